@@ -1,1 +1,18 @@
-//! .
+//! How to stand a Calico up and look at it: stages, probes, verdicts, ownership, the run and its report.
+
+pub mod case;
+pub mod environment;
+pub mod evidence;
+pub mod judge;
+pub mod look;
+pub mod owner;
+pub mod probe;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod sight;
+pub mod stage;
+pub mod timing;
+pub mod verdict;
+pub mod wait;

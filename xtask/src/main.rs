@@ -1,1 +1,51 @@
-fn main(){}
+//! The command line: `cargo xtask e2e`, `cargo xtask clean`.
+
+mod clean;
+mod e2e;
+mod select;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Holds Calico's Whisker against Calico's Goldmane under every cluster domain.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stands Calico up under each cluster domain and says whether Whisker reaches Goldmane.
+    E2e(Box<e2e::Args>),
+    /// Removes what a killed run left: its clusters, images and processes, and nothing else.
+    Clean(clean::Args),
+}
+
+/// The exit code for a user's mistake.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: starting the runtime: {e}");
+            return ExitCode::from(catwalk_harness::report::EXIT_NO_ENVIRONMENT);
+        }
+    };
+    let ended = match cli.command {
+        Command::E2e(args) => runtime.block_on(e2e::run(*args)),
+        Command::Clean(args) => runtime.block_on(clean::run(args)),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(USAGE)
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Sights as people would describe them, and what they must come to.
+
+use super::*;
+
+const TARGET: &str = "goldmane.calico-system.svc.corp.internal:7443";
+const NX: &str = "error=failed to list flows: rpc error: code = Unavailable desc = name resolver error: produced zero addresses";
+const TIMEOUT: &str = r#"error=rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial tcp 10.96.0.7:7443: i/o timeout""#;
+const FAILED: &str = r#"{"error":"Internal Server Error"}"#;
+
+fn wanted() -> Wanted {
+    Wanted { source_namespace: "ns".into(), source_name: "canary".into() }
+}
+
+fn shows() -> String {
+    r#"{"total":{"totalPages":1},"items":[{"source_namespace":"ns","source_name":"canary"}]}"#.into()
+}
+
+fn answer(status: u16, body: &str) -> Said {
+    Said::Answer { status, content_type: String::new(), body: body.into() }
+}
+
+/// A dial whose name does not exist.
+fn unresolved_dial() -> Dial {
+    Dial {
+        vantage: Vantage::PortForward,
+        target: TARGET.into(),
+        names: vec![("x.".into(), DnsAnswer::NoSuchName)],
+        connection: None,
+        tls: None,
+        call: None,
+    }
+}
+
+/// A dial that reaches Goldmane; with no chain to judge.
+fn good_dial() -> Dial {
+    let address = "10.96.0.7".parse().unwrap();
+    Dial {
+        names: vec![("x.".into(), DnsAnswer::Addresses(vec![address]))],
+        connection: Some(Connection::Open(None)),
+        tls: Some(TlsSeen {
+            chain: vec![],
+            roots: vec![],
+            name: host(TARGET).into(),
+            now: "2026-11-24T00:00:00Z".into(),
+            end: TlsEnd::Complete,
+        }),
+        call: Some(CallSeen { code: "Ok".into(), message: String::new(), alert: None, broken: None }),
+        ..unresolved_dial()
+    }
+}
+
+fn sight(dial: Dial, whisker: Said, log: &[&str]) -> Sight {
+    Sight {
+        at: String::new(),
+        wanted: wanted(),
+        pushed: Some(Push::Receipted),
+        dial,
+        whisker,
+        log: log.iter().map(|line| (*line).to_owned()).collect(),
+        after_ms: 7,
+    }
+}
+
+fn not_found() -> Verdict {
+    Verdict::NameNotFound { name: host(TARGET).into() }
+}
+
+#[test]
+fn both_witnesses_agree() {
+    let rows = [
+        (sight(good_dial(), answer(200, &shows()), &[]), Verdict::Delivered { after_ms: 7 }),
+        (sight(unresolved_dial(), answer(200, FAILED), &[NX]), not_found()),
+        (sight(unresolved_dial(), answer(200, FAILED), &[]), not_found()),
+        (sight(unresolved_dial(), answer(500, FAILED), &[NX]), not_found()),
+        // a port-forward goes past policy, so Whisker alone can tell
+        (sight(good_dial(), answer(200, FAILED), &[TIMEOUT]), Verdict::ConnectionTimedOut),
+        (sight(good_dial(), answer(200, r#"{"total":{},"items":null}"#), &[]), Verdict::FlowMissing),
+        (sight(good_dial(), answer(200, r#"{"total":{},"items":[{"value":"other"}]}"#), &[]), Verdict::FlowMissing),
+    ];
+    for (sight, verdict) in rows {
+        let judgement = judge(&sight);
+        assert_eq!(judgement.disagreement, None, "{sight:?}");
+        assert_eq!(judgement.verdict, verdict, "{sight:?}");
+    }
+}
+
+#[test]
+fn what_the_witnesses_cannot_both_have_seen_is_a_disagreement() {
+    let beside = |mut dial: Dial| {
+        dial.vantage = Vantage::Beside;
+        dial
+    };
+    let rows = [
+        sight(unresolved_dial(), answer(200, &shows()), &[]),
+        sight(unresolved_dial(), answer(200, FAILED), &[TIMEOUT]),
+        sight(unresolved_dial(), answer(200, r#"{"total":{},"items":null}"#), &[]),
+        sight(good_dial(), answer(200, FAILED), &[NX]),
+        sight(good_dial(), answer(200, FAILED), &[]),
+        sight(beside(good_dial()), answer(200, FAILED), &[TIMEOUT]),
+    ];
+    for sight in rows {
+        assert!(judge(&sight).disagreement.is_some(), "{sight:?}");
+    }
+}
+
+#[test]
+fn a_status_of_200_proves_nothing() {
+    for body in ["<!doctype html><title>Calico Whisker</title>", "{}", "[]", r#"{"items":"x"}"#, "ok"] {
+        let verdict = judge(&sight(good_dial(), answer(200, body), &[])).verdict;
+        assert_eq!(verdict, Verdict::WhiskerFailed { status: 200, body: body.into() });
+    }
+    let verdict = judge(&sight(good_dial(), answer(502, &shows()), &[])).verdict;
+    assert_eq!(verdict.kind(), "WhiskerFailed");
+}
+
+#[test]
+fn a_flow_of_another_run_is_not_ours() {
+    let body = shows().replace("canary", "other");
+    assert_eq!(judge(&sight(good_dial(), answer(200, &body), &[])).verdict, Verdict::FlowMissing);
+    let body = shows().replace(r#""ns""#, r#""elsewhere""#);
+    assert_eq!(judge(&sight(good_dial(), answer(200, &body), &[])).verdict, Verdict::FlowMissing);
+}
+
+#[test]
+fn an_event_stream_is_read_event_by_event() {
+    let event = "data: {\"source_namespace\":\"ns\",\"source_name\":\"canary-1\"}\n\n";
+    assert_eq!(judge(&sight(good_dial(), answer(200, event), &[])).verdict.kind(), "Delivered");
+    assert_eq!(judge(&sight(good_dial(), answer(200, ""), &[])).verdict, Verdict::FlowMissing);
+}

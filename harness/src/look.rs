@@ -1,0 +1,253 @@
+//! Looking: the questions that scenarios ask, each until its answer can be believed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use catwalk_fixtures::pki::LeafRequest;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::environment::{Environment, LookError, Reached};
+use crate::judge::{Judgement, judge};
+use crate::probe::{self, call, http, tls};
+use crate::sight::{Push, Said, Sight, Wanted};
+use crate::verdict::Verdict;
+use crate::wait::{GaveUp, Probe, Tell, wait_for};
+
+/// A place from which a scenario looks at one Calico.
+pub struct Place {
+    env: Arc<dyn Environment>,
+    canary: String,
+    tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+}
+
+/// What a scenario found: the judgement and the sight that it rests on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it comes to.
+    pub judgement: Judgement,
+    /// What was seen; none where nothing could be.
+    pub sight: Option<Sight>,
+}
+
+/// A question to Whisker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `GET /flows`
+    List,
+    /// `GET /flows-filter-hints`
+    Hints,
+    /// `GET /flows?watch=true`
+    Watch,
+}
+
+impl Question {
+    /// The path, and how long its answer may take beyond the pace's own limit.
+    fn path(self, wanted: &Wanted) -> String {
+        let ns = &wanted.source_namespace;
+        let filter = format!(r#"{{"source_namespaces":[{{"value":"{ns}","type":"Exact"}}]}}"#);
+        let filter: String = url::form_urlencoded::byte_serialize(filter.as_bytes()).collect();
+        match self {
+            Self::List => format!("/flows?filters={filter}"),
+            Self::Hints => format!("/flows-filter-hints?type=SourceNamespace&filters={filter}"),
+            // From two minutes back, so that Goldmane sends what it has before what will come.
+            Self::Watch => format!("/flows?watch=true&startTimeGte=-120&filters={filter}"),
+        }
+    }
+}
+
+impl Place {
+    /// `canary` is unique to the case; `tell` hears what is waited for.
+    pub fn new(
+        env: Arc<dyn Environment>,
+        canary: String,
+        tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+    ) -> Self {
+        Self { env, canary, tell }
+    }
+
+    /// Pushes a canary flow to Goldmane and asks Whisker until the answer shows it, or shows what is broken.
+    pub async fn push_and_ask(&self, question: Question) -> Result<Finding, LookError> {
+        let wanted = Wanted { source_namespace: self.canary.clone(), source_name: self.canary.clone() };
+        self.ask(question, &wanted, true).await
+    }
+
+    /// Sends traffic between two pods and asks Whisker until it shows the flow that calico-node reports.
+    pub async fn send_traffic_and_ask(&self, question: Question) -> Result<Finding, LookError> {
+        let (source_namespace, source_name) = self.env.send_traffic().await?;
+        self.ask(question, &Wanted { source_namespace, source_name }, false).await
+    }
+
+    async fn ask(&self, question: Question, wanted: &Wanted, push: bool) -> Result<Finding, LookError> {
+        let pace = self.env.pace();
+        let held: Mutex<Option<(Verdict, Instant)>> = Mutex::default();
+        let newest: Mutex<Option<(Judgement, Sight)>> = Mutex::default();
+        let tell: Tell<'_> = &*self.tell;
+        let deadline = Instant::now() + pace.patience;
+        let what = format!("Whisker's answer to {question:?}");
+        // The last look may begin just before the deadline and has its own limits.
+        let hard = deadline + pace.answer + 6 * pace.step;
+        let ended = wait_for(&what, hard, pace.every, tell, || {
+            let (newest, held) = (&newest, &held);
+            let look = self.look(question, wanted, push);
+            async move {
+                let sight = match look.await {
+                    Ok(sight) => sight,
+                    Err(e) if Instant::now() > deadline => return Probe::Never(e.to_string()),
+                    Err(e) => return Probe::NotYet(e.to_string()),
+                };
+                let judgement = judge(&sight);
+                let done = settled(&judgement, &mut lock(held), pace.settle, deadline);
+                let status = judgement.disagreement.clone().unwrap_or_else(|| judgement.verdict.to_string());
+                *lock(newest) = Some((judgement, sight));
+                if done { Probe::Done(()) } else { Probe::NotYet(status) }
+            }
+        })
+        .await;
+        let last = match ended {
+            Ok(()) => String::new(),
+            Err(GaveUp::TimedOut { last, .. }) => last,
+            Err(GaveUp::Never { why, .. }) => why,
+        };
+        Ok(match newest.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((judgement, sight)) => Finding { judgement, sight: Some(sight) },
+            None => Finding {
+                judgement: Judgement {
+                    verdict: Verdict::TimedOut { last },
+                    disagreement: None,
+                    further_defects: Vec::new(),
+                },
+                sight: None,
+            },
+        })
+    }
+
+    /// One look: push, dial, ask, read the log.
+    async fn look(&self, question: Question, wanted: &Wanted, push: bool) -> Result<Sight, LookError> {
+        let env = &*self.env;
+        let pace = env.pace();
+        let at = probe::now();
+        let pushed = if push { Some(self.push(wanted).await) } else { None };
+        let side = env.whisker_side().await?;
+        let dial = probe::dial(env, &side).await?;
+        let before = env.whisker_log().await.unwrap_or_default();
+        let asked = Instant::now();
+        let whisker = match timeout(pace.step, env.connect_whisker()).await {
+            Ok(Ok(door)) => {
+                let limit = if question == Question::Watch { pace.patience } else { pace.answer };
+                let enough = |body: &str| question == Question::Watch && shows(body, wanted);
+                http::get(door, &question.path(wanted), limit, enough).await
+            }
+            Ok(Err(e)) => Said::NotThere(e.to_string()),
+            Err(_) => Said::NotThere(format!("no connection to Whisker within {} ms", pace.step.as_millis())),
+        };
+        let after_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let log = self.log_since(&before, &whisker).await;
+        Ok(Sight { at, wanted: wanted.clone(), pushed, dial, whisker, log, after_ms })
+    }
+
+    /// Pushes the canary with a certificate that the cluster's authority issues for it.
+    ///
+    /// Goldmane's own certificate is taken as it is: whether Whisker may trust it is the dial's question.
+    async fn push(&self, wanted: &Wanted) -> Push {
+        let step = self.env.pace().step;
+        let pushed = timeout(2 * step, async {
+            let identity = self
+                .env
+                .issue(&LeafRequest::client(&wanted.source_name))
+                .await?
+                .identity()
+                .map_err(LookError::while_("reading the certificate just issued"))?;
+            let stream = match self.env.connect_goldmane(None).await? {
+                Reached::Open(stream) => stream,
+                Reached::Refused => return Ok(Push::Failed("connection refused".to_owned())),
+                Reached::TimedOut => return Ok(Push::Failed("connection timed out".to_owned())),
+            };
+            let shaken = tls::handshake(stream, "goldmane.calico-system.svc", &identity).await;
+            Ok::<_, LookError>(match shaken.stream {
+                Some(stream) => call::push(stream, wanted).await,
+                None => Push::Failed(format!("TLS handshake: {:?}", shaken.end)),
+            })
+        });
+        match pushed.await {
+            Ok(Ok(push)) => push,
+            Ok(Err(e)) => Push::Failed(e.to_string()),
+            Err(_) => Push::Failed(format!("no receipt within {} ms", 2 * step.as_millis())),
+        }
+    }
+
+    /// The lines that Whisker logged since `before`. Where it says that its call failed, the reason may reach the
+    /// log a moment later than the answer reaches us.
+    async fn log_since(&self, before: &str, whisker: &Said) -> Vec<String> {
+        let gone = match whisker {
+            Said::Answer { status, .. } => *status >= 502,
+            Said::NotThere(_) => true,
+            Said::Silent(_) => false,
+        };
+        let expects_reason = match whisker {
+            Said::Answer { body, .. } => body.contains("\"error\""),
+            Said::NotThere(_) | Said::Silent(_) => false,
+        };
+        let patience = if expects_reason { self.env.pace().step } else { Duration::ZERO };
+        let lines = Mutex::new(Vec::new());
+        let _ = wait_for("Whisker's log", Instant::now() + patience, Duration::from_millis(50), &|_, _| {}, || {
+            let lines = &lines;
+            async move {
+                let text = self.env.whisker_log().await.unwrap_or_default();
+                // A new process starts a new log.
+                let new = text.strip_prefix(before).unwrap_or(&text);
+                *lock(lines) = new.lines().map(str::to_owned).collect();
+                let speaks = new.contains("error=");
+                if speaks { Probe::Done(()) } else { Probe::NotYet("no reason yet".to_owned()) }
+            }
+        })
+        .await;
+        let mut lines = lines.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Of a process that ended, the last words may be old.
+        if gone && lines.is_empty() {
+            lines = before.lines().map(str::to_owned).collect();
+        }
+        lines
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shows(body: &str, wanted: &Wanted) -> bool {
+    body.contains(&wanted.source_namespace) && body.ends_with('\n')
+}
+
+/// Whether a judgement can be believed now.
+///
+/// Delivered is, when both witnesses agree. What only a change of the deployment can cure is, once it has held for
+/// the settling time. What time may cure is, when the deadline has passed.
+fn settled(
+    judgement: &Judgement,
+    held: &mut Option<(Verdict, Instant)>,
+    settle: Duration,
+    deadline: Instant,
+) -> bool {
+    let verdict = &judgement.verdict;
+    let now = Instant::now();
+    if now >= deadline {
+        return true;
+    }
+    if judgement.disagreement.is_some() {
+        *held = None;
+        return false;
+    }
+    if matches!(verdict, Verdict::Delivered { .. }) {
+        return true;
+    }
+    match held {
+        Some((earlier, since)) if earlier.same_finding(verdict) => {
+            !verdict.may_pass() && now.duration_since(*since) >= settle
+        }
+        _ => {
+            *held = Some((verdict.clone(), now));
+            false
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Ownership: what a run creates outside of its process is written into its ledger before it is created, and can be
+//! reaped by it afterwards, also by another process.
+//!
+//! A ledger is a folder, one per run, below the user's state folder (XDG Base Directory, `XDG_STATE_HOME`). It holds
+//! empty files, one for each thing owned, and who runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A run's id: eight hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(format!("{:08x}", rand::rng().random::<u32>()))
+    }
+
+    /// The id in a folder's name; none if it is no id.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_id = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_id.then(|| Self(text.to_owned()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A kind of thing that a run owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owned {
+    /// A kind cluster, by name.
+    Cluster,
+    /// An image in the engine, by reference.
+    Image,
+    /// A child process, by process id and start.
+    Process,
+}
+
+impl Owned {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Cluster => "clusters",
+            Self::Image => "images",
+            Self::Process => "processes",
+        }
+    }
+}
+
+/// A process, so named that a later one with the same number is not taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessName {
+    /// Process id.
+    pub pid: u32,
+    /// Its start in clock ticks since boot, with the boot's id; empty where the system does not say.
+    pub started: String,
+}
+
+impl ProcessName {
+    /// That process, if it lives.
+    pub fn of(pid: u32) -> Option<Self> {
+        if !Path::new("/proc/self/stat").exists() {
+            return Some(Self { pid, started: String::new() });
+        }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Field 22, counted after the command's name, which may hold spaces and parentheses (proc_pid_stat(5)).
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        if fields.first() == Some(&"Z") {
+            return None;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Some(Self { pid, started: format!("{}-{}", boot.trim(), fields.get(19)?) })
+    }
+
+    /// Whether it still lives.
+    pub fn lives(&self) -> bool {
+        Self::of(self.pid).is_some_and(|now| now == *self)
+    }
+}
+
+/// A run's ledger.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    run: RunId,
+    folder: PathBuf,
+}
+
+/// The folder of all ledgers: `$XDG_STATE_HOME/catwalk/runs`, else `~/.local/state/catwalk/runs`.
+pub fn ledgers_folder() -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into()));
+    state.unwrap_or_else(|| home().join(".local/state")).join("catwalk/runs")
+}
+
+impl Ledger {
+    /// Opens a new ledger, owned by this process; its folder is for this user alone.
+    pub fn open(ledgers: &Path) -> io::Result<Self> {
+        let run = RunId::random();
+        let folder = ledgers.join(run.as_str());
+        fs::create_dir_all(ledgers)?;
+        fs::create_dir(&folder)?;
+        #[cfg(unix)]
+        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        let ledger = Self { run, folder };
+        let owner = ProcessName::of(std::process::id()).ok_or_else(|| io::Error::other("no such process"))?;
+        fs::write(ledger.folder.join("owner.json"), serde_json::to_vec(&owner)?)?;
+        Ok(ledger)
+    }
+
+    /// The ledgers that are there.
+    pub fn all(ledgers: &Path) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(ledgers) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut all: Vec<Self> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| {
+                let run = RunId::parse(entry.file_name().to_str()?)?;
+                Some(Self { run, folder: entry.path() })
+            })
+            .collect();
+        all.sort_by(|a, b| a.run.cmp(&b.run));
+        Ok(all)
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// A folder for files that live as long as the run.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the process that opened it still lives.
+    pub fn owner_lives(&self) -> bool {
+        fs::read(self.folder.join("owner.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<ProcessName>(&text).ok())
+            .is_some_and(|owner| owner.lives())
+    }
+
+    /// Writes down a thing before it is created.
+    pub fn enter(&self, kind: Owned, name: &str) -> io::Result<()> {
+        let folder = self.folder.join(kind.folder());
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(escape(name)), "")
+    }
+
+    /// Strikes a thing out once it is gone.
+    pub fn strike(&self, kind: Owned, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(kind.folder()).join(escape(name))) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is written down and not struck out.
+    pub fn entries(&self, kind: Owned) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.folder.join(kind.folder())) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.filter_map(|e| Some(unescape(e.ok()?.file_name().to_str()?))).collect();
+        names.sort();
+        names
+    }
+
+    /// Marks the run's things as kept on purpose.
+    pub fn keep(&self) -> io::Result<()> {
+        fs::write(self.folder.join("kept"), "")
+    }
+
+    /// Takes the mark off.
+    pub fn unkeep(&self) -> io::Result<()> {
+        fs::remove_file(self.folder.join("kept"))
+    }
+
+    /// Whether the run's things are kept on purpose.
+    pub fn is_kept(&self) -> bool {
+        self.folder.join("kept").exists()
+    }
+
+    /// Whether nothing is owned any more.
+    pub fn is_settled(&self) -> bool {
+        [Owned::Cluster, Owned::Image, Owned::Process].into_iter().all(|kind| self.entries(kind).is_empty())
+    }
+
+    /// Removes the ledger with its files.
+    pub fn close(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A name as a file's name: `/` and `%` are written as `%2F` and `%25`.
+fn escape(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
+
+fn unescape(file: &str) -> String {
+    file.replace("%2F", "/").replace("%25", "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_entered_is_found_by_another_process_until_it_is_struck_out() {
+        let ledgers = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(ledgers.path()).unwrap();
+        ledger.enter(Owned::Image, "catwalk/standin:1%2").unwrap();
+        ledger.enter(Owned::Cluster, "catwalk-1").unwrap();
+        let found = Ledger::all(ledgers.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].owner_lives());
+        assert_eq!(found[0].entries(Owned::Image), ["catwalk/standin:1%2"]);
+        assert!(!found[0].is_settled());
+        found[0].strike(Owned::Image, "catwalk/standin:1%2").unwrap();
+        found[0].strike(Owned::Cluster, "catwalk-1").unwrap();
+        found[0].strike(Owned::Cluster, "catwalk-1").unwrap();
+        assert!(ledger.is_settled());
+        ledger.close().unwrap();
+        assert!(Ledger::all(ledgers.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_process_of_the_same_number_is_not_the_owner() {
+        let me = ProcessName::of(std::process::id()).unwrap();
+        assert!(me.lives());
+        if !me.started.is_empty() {
+            assert!(!ProcessName { started: "another boot-1".into(), ..me }.lives());
+        }
+    }
+
+    #[test]
+    fn folders_that_are_no_ledgers_are_left_alone() {
+        let ledgers = tempfile::tempdir().unwrap();
+        for name in ["mine", "0123456", "0123456G"] {
+            fs::create_dir(ledgers.path().join(name)).unwrap();
+        }
+        assert!(Ledger::all(ledgers.path()).unwrap().is_empty());
+    }
+}

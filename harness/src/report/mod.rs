@@ -1,0 +1,150 @@
+//! The report: one model, and its renderings.
+
+pub mod junit;
+pub mod terminal;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::case::{Affecting, Outcome};
+use crate::environment::{About, Claims};
+use crate::look::Finding;
+use crate::scenario::Demand;
+use crate::timing::Span;
+
+/// The model's version; it changes when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// A run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`] at the time of writing.
+    pub schema: u32,
+    /// Catwalk's version, with the commit where it is known.
+    pub catwalk: String,
+    /// The run's id.
+    pub run: String,
+    /// The command that repeats it.
+    pub command: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// Milliseconds that it took.
+    pub took_ms: u64,
+    /// The stage's name.
+    pub stage: String,
+    /// Whether stand-ins ran in place of Calico's programs: then nothing here says anything of Calico.
+    pub modelled: bool,
+    /// What no result here says anything of.
+    pub not_covered: Vec<String>,
+    /// The environments.
+    pub environments: Vec<EnvironmentReport>,
+    /// The cases.
+    pub cases: Vec<CaseReport>,
+    /// What could not be cleaned up.
+    pub left_behind: Vec<String>,
+    /// Environments left standing on purpose, with how to use them.
+    #[serde(default)]
+    pub kept: Vec<String>,
+    /// What the run as a whole ran into.
+    pub problems: Vec<String>,
+    /// Whether it was interrupted.
+    pub interrupted: bool,
+}
+
+/// One environment of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnvironmentReport {
+    /// `v3.30.1-corp.internal-strict`
+    pub id: String,
+    /// What it is.
+    pub about: About,
+    /// Versions and digests of what ran.
+    pub provenance: BTreeMap<String, String>,
+    /// Why it could not be had, if so.
+    pub problem: Option<String>,
+    /// Milliseconds from its start to its end.
+    pub took_ms: u64,
+    /// Of these, those in which nobody else was waited for.
+    pub added_ms: u64,
+    /// Its parts.
+    pub timings: Vec<Span>,
+    /// Evidence that could not be gathered.
+    pub not_gathered: Vec<String>,
+}
+
+/// One case of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CaseReport {
+    /// `delivery/flow-is-delivered@v3.30.1-corp.internal-strict`
+    pub id: String,
+    /// The scenario.
+    pub scenario: String,
+    /// The environment.
+    pub environment: String,
+    /// What a right Calico gives.
+    pub demands: Demand,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, where it is not a pass.
+    pub reason: Option<String>,
+    /// The known issue that affects it.
+    pub known_issue: Option<Affecting>,
+    /// What was found; none where nothing could be looked at.
+    pub finding: Option<Finding>,
+    /// What the cluster said of itself then; recorded where nothing was delivered.
+    pub claims: Option<Claims>,
+    /// Milliseconds that it took.
+    pub took_ms: u64,
+}
+
+/// Exit codes, most important first.
+pub const EXIT_INTERRUPTED: u8 = 130;
+/// A verdict differs.
+pub const EXIT_DIFFERS: u8 = 1;
+/// An environment could not be had.
+pub const EXIT_NO_ENVIRONMENT: u8 = 3;
+/// Cleanup failed.
+pub const EXIT_LEFT_BEHIND: u8 = 4;
+
+impl Report {
+    /// Every exit code that applies, in the order 130, 1, 3, 4; the first is the process's. None means 0.
+    pub fn exits(&self) -> Vec<u8> {
+        let any = |outcomes: &[Outcome]| self.cases.iter().any(|case| outcomes.contains(&case.outcome));
+        let shown = any(&[Outcome::Passed, Outcome::KnownIssue]);
+        let differs = any(&[Outcome::Failed, Outcome::UnexpectedPass]);
+        let rows = [
+            (self.interrupted, EXIT_INTERRUPTED),
+            (differs, EXIT_DIFFERS),
+            // A run that showed nothing is no success either.
+            (any(&[Outcome::Errored]) || !self.problems.is_empty() || !(shown || differs), EXIT_NO_ENVIRONMENT),
+            (!self.left_behind.is_empty(), EXIT_LEFT_BEHIND),
+        ];
+        rows.into_iter().filter_map(|(applies, code)| applies.then_some(code)).collect()
+    }
+
+    /// Writes `report.json` and `junit.xml` into the folder, each whole or not at all.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        write_whole(&folder.join("report.json"), &serde_json::to_vec_pretty(self)?)?;
+        write_whole(&folder.join("junit.xml"), junit::render(self)?.as_bytes())
+    }
+}
+
+/// Writes under a temporary name beside the file, then renames.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    // Reports are for others to read; a temporary file is not.
+    #[cfg(unix)]
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

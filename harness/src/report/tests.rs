@@ -1,0 +1,113 @@
+//! A report's exit codes and renderings.
+
+use catwalk_fixtures::{ClusterDomain, DnsProfile};
+
+use super::*;
+use crate::judge::Judgement;
+use crate::verdict::Verdict;
+
+/// A run of one case that ended so.
+pub(super) fn of(outcome: Outcome) -> Report {
+    let about = About {
+        calico: "v3.30.1".into(),
+        domain: ClusterDomain::observed("corp.internal"),
+        dns: DnsProfile::Strict,
+        stage: "lab".into(),
+        modelled: true,
+    };
+    let verdict = match outcome {
+        Outcome::Passed | Outcome::UnexpectedPass => Verdict::Delivered { after_ms: 12 },
+        _ => Verdict::NameNotFound { name: "goldmane.x <&>".into() },
+    };
+    let judgement = Judgement { verdict, disagreement: None, further_defects: vec![] };
+    Report {
+        schema: SCHEMA,
+        catwalk: "0.1.0".into(),
+        run: "00000000".into(),
+        command: "cargo xtask e2e --stage lab".into(),
+        started: "2026-11-24T00:00:00Z".into(),
+        took_ms: 1234,
+        stage: "lab".into(),
+        modelled: true,
+        not_covered: vec![],
+        environments: vec![EnvironmentReport {
+            id: about.id(),
+            about,
+            provenance: BTreeMap::new(),
+            problem: None,
+            took_ms: 1200,
+            added_ms: 100,
+            timings: vec![],
+            not_gathered: vec![],
+        }],
+        cases: vec![CaseReport {
+            id: "delivery/flow-is-delivered@v3.30.1-corp.internal-strict".into(),
+            scenario: "delivery/flow-is-delivered".into(),
+            environment: "v3.30.1-corp.internal-strict".into(),
+            demands: Demand::Delivered,
+            outcome,
+            reason: Some("because".into()),
+            known_issue: None,
+            finding: Some(Finding { judgement, sight: None }),
+            claims: None,
+            took_ms: 50,
+        }],
+        left_behind: vec![],
+        kept: vec![],
+        problems: vec![],
+        interrupted: false,
+    }
+}
+
+#[test]
+fn exit_codes() {
+    let rows: &[(Outcome, &[u8])] = &[
+        (Outcome::Passed, &[]),
+        (Outcome::KnownIssue, &[]),
+        (Outcome::Failed, &[1]),
+        (Outcome::UnexpectedPass, &[1]),
+        (Outcome::Errored, &[3]),
+        (Outcome::Skipped, &[3]),
+    ];
+    for (outcome, exits) in rows {
+        assert_eq!(of(*outcome).exits(), *exits, "{outcome:?}");
+    }
+    let mut all = of(Outcome::Failed);
+    all.cases.extend(of(Outcome::Errored).cases);
+    all.left_behind.push("a cluster".into());
+    all.interrupted = true;
+    assert_eq!(all.exits(), [130, 1, 3, 4]);
+    let mut none = of(Outcome::Passed);
+    none.cases.clear();
+    assert_eq!(none.exits(), [3], "no case is no success");
+}
+
+#[test]
+fn what_is_written_reads_again_and_junit_says_what_is_no_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    for (outcome, element) in [
+        (Outcome::Failed, "<failure"),
+        (Outcome::UnexpectedPass, "<failure"),
+        (Outcome::Errored, "<error"),
+        (Outcome::Skipped, "<skipped"),
+        (Outcome::KnownIssue, "<skipped"),
+    ] {
+        of(outcome).write(folder.path()).unwrap();
+        let read: Report =
+            serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+        assert_eq!(read.cases[0].outcome, outcome);
+        let junit = std::fs::read_to_string(folder.path().join("junit.xml")).unwrap();
+        assert!(junit.contains(element), "{outcome:?}: {junit}");
+    }
+    of(Outcome::Passed).write(folder.path()).unwrap();
+    let junit = std::fs::read_to_string(folder.path().join("junit.xml")).unwrap();
+    assert!(junit.contains("tests=\"1\"") && !junit.contains("<failure") && !junit.contains("<skipped"), "{junit}");
+}
+
+#[test]
+fn a_modelled_report_says_so_in_the_terminal() {
+    let mut report = of(Outcome::Passed);
+    assert!(terminal::render(&report, 100).contains("modelled: no Calico program ran"));
+    report.modelled = false;
+    assert!(!terminal::render(&report, 100).contains("modelled"));
+}

@@ -1,0 +1,125 @@
+//! The API server of one cluster.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::{Api, Client, Config};
+use serde_json::Value;
+
+use crate::environment::{LookError, Stream};
+use crate::wait::{NOTHING_YET, Probe, Tell, wait_for};
+
+/// The field manager of what this project applies.
+const MANAGER: &str = "catwalk";
+/// Objects applied at once.
+const AT_ONCE: usize = 8;
+/// The longest that one request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// A client of the cluster that the kubeconfig's text names.
+pub(super) async fn client(kubeconfig: &str) -> Result<Client, LookError> {
+    let doing = "reading the cluster's kubeconfig";
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).map_err(LookError::while_(doing))?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(LookError::while_(doing))?;
+    config.connect_timeout = Some(Duration::from_secs(10));
+    // The cluster is on this machine: no proxy is on the way to it.
+    config.proxy_url = None;
+    Client::try_from(config).map_err(LookError::while_("making a client for the cluster"))
+}
+
+/// The API for objects of that kind.
+pub(super) fn dynamic(client: &Client, object: &Value) -> Result<Api<DynamicObject>, LookError> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let types = TypeMeta {
+        api_version: text("/apiVersion").unwrap_or_default().to_owned(),
+        kind: text("/kind").unwrap_or_default().to_owned(),
+    };
+    let gvk = GroupVersionKind::try_from(types).map_err(LookError::while_("reading an object's kind"))?;
+    let resource = ApiResource::from_gvk(&gvk);
+    Ok(match text("/metadata/namespace") {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    })
+}
+
+/// Applies objects by server-side apply, several at once; the API server's refusals of what does not exist yet
+/// (a namespace, a kind) are waited out until the deadline.
+pub(super) async fn apply(client: &Client, objects: &[Value], deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
+    futures::stream::iter(objects.to_vec())
+        .map(|object| async move { apply_one(client, &object, deadline, tell).await })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await
+        .map(|_| ())
+}
+
+async fn apply_one(client: &Client, object: &Value, deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let name = text("/metadata/name");
+    let what = format!("applying {} {name}", text("/kind"));
+    let api = dynamic(client, object)?;
+    let params = PatchParams::apply(MANAGER).force();
+    // Of the many that go at once only those that are held up are worth a word.
+    let tell_trouble = |what: &str, last: &str| {
+        if last != NOTHING_YET {
+            tell(what, last);
+        }
+    };
+    wait_for(&what, deadline, Duration::from_millis(300), &tell_trouble, || async {
+        match tokio::time::timeout(REQUEST, api.patch(name, &params, &Patch::Apply(object))).await {
+            Ok(Ok(_)) => Probe::Done(()),
+            // Not found: the kind or the namespace is to come. Server errors and conflicts pass. The rest will not.
+            Ok(Err(kube::Error::Api(status))) if !matches!(status.code, 404 | 409 | 429 | 500..) => {
+                Probe::Never(status.message.clone())
+            }
+            Ok(Err(e)) => Probe::NotYet(e.to_string()),
+            Err(_) => Probe::NotYet(format!("no answer within {} s", REQUEST.as_secs())),
+        }
+    })
+    .await
+    .map_err(LookError::while_(what.clone()))
+}
+
+/// The pods of a namespace with that label.
+pub(super) async fn pods(client: &Client, namespace: &str, labels: &str) -> Result<Vec<Pod>, LookError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(labels)).await;
+    list.map(|list| list.items).map_err(LookError::while_(format!("listing the pods of {namespace}")))
+}
+
+/// Connects to a port of the first running pod with that label; `Err` in the inner result is the node's refusal.
+pub(super) async fn forward(
+    client: &Client,
+    namespace: &str,
+    labels: &str,
+    port: u16,
+) -> Result<Result<Box<dyn Stream>, String>, LookError> {
+    let doing = || format!("connecting to port {port} of pod {labels} in {namespace}");
+    let pods = pods(client, namespace, labels).await?;
+    let running = pods.iter().find(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
+    });
+    let Some(name) = running.and_then(|pod| pod.metadata.name.clone()) else {
+        return Err(LookError { doing: doing(), why: "no such pod is running".to_owned() });
+    };
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut forwarder = api.portforward(&name, &[port]).await.map_err(LookError::while_(doing()))?;
+    let none = || LookError { doing: doing(), why: "the port-forward has no stream".to_owned() };
+    let stream = forwarder.take_stream(port).ok_or_else(none)?;
+    let error = forwarder.take_error(port).ok_or_else(none)?;
+    // The node connects after it has accepted the forward, and says a refusal on a channel of its own.
+    match tokio::time::timeout(REFUSAL, error).await {
+        Ok(Some(why)) => Ok(Err(why)),
+        Ok(None) | Err(_) => Ok(Ok(Box::new(stream))),
+    }
+}
+
+/// How long a refusal of a port-forward takes to arrive.
+const REFUSAL: Duration = Duration::from_millis(150);

@@ -1,0 +1,228 @@
+//! The container engine: what kind's nodes and images live in.
+
+use std::path::Path;
+
+use futures::TryStreamExt;
+use testcontainers::bollard::Docker;
+use testcontainers::bollard::container::LogOutput;
+use testcontainers::bollard::errors::Error;
+use testcontainers::bollard::exec::{CreateExecOptions, StartExecResults};
+use testcontainers::bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptionsBuilder,
+};
+use testcontainers::core::client::docker_client_instance;
+use tokio::io::AsyncWriteExt;
+
+use crate::owner::RunId;
+use crate::stage::NoEnvironment;
+
+/// The label by which an image tells its run.
+pub(super) const RUN_LABEL: &str = "dev.catwalk.run";
+
+/// A connection to the engine.
+#[derive(Clone)]
+pub(super) struct Engine(Docker);
+
+/// What the engine says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct EngineInfo {
+    /// `20.10.24`
+    pub version: String,
+    /// `linux/amd64`
+    pub platform: String,
+    /// Where it keeps images, on its own machine.
+    pub root: String,
+    /// Whether it runs on this machine's own kernel.
+    pub local: bool,
+}
+
+fn failed(doing: &str, error: &dyn std::fmt::Display) -> NoEnvironment {
+    NoEnvironment::because(format!("{doing}: {error}"))
+}
+
+impl Engine {
+    /// Connects as Docker's own tools do (`DOCKER_HOST`, else the default socket), in the newest API that both speak.
+    pub(super) async fn connect() -> Result<Self, NoEnvironment> {
+        let no_engine = |e: &dyn std::fmt::Display| {
+            NoEnvironment::with_fix(
+                format!("no container engine answers: {e}"),
+                "Start Docker, or point DOCKER_HOST at one; without any, `cargo xtask e2e --stage lab` needs none",
+            )
+        };
+        let docker = docker_client_instance().await.map_err(|e| no_engine(&e))?;
+        docker.negotiate_version().await.map(Self).map_err(|e| no_engine(&e))
+    }
+
+    /// What it is.
+    pub(super) async fn info(&self) -> Result<EngineInfo, NoEnvironment> {
+        let info = self.0.info().await.map_err(|e| failed("asking the engine what it is", &e))?;
+        let arch = match info.architecture.as_deref() {
+            Some("x86_64") => "amd64",
+            Some("aarch64") => "arm64",
+            Some(other) => other,
+            None => "amd64",
+        };
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Ok(EngineInfo {
+            version: info.server_version.unwrap_or_default(),
+            platform: format!("linux/{arch}"),
+            root: info.docker_root_dir.unwrap_or_default(),
+            local: info.kernel_version.as_deref() == Some(kernel.trim()),
+        })
+    }
+
+    /// An image's id and repository digests; none if it is not here.
+    pub(super) async fn image(&self, reference: &str) -> Result<Option<String>, NoEnvironment> {
+        match self.0.inspect_image(reference).await {
+            Ok(image) => {
+                let id = image.id.unwrap_or_default();
+                let digest = image.repo_digests.into_iter().flatten().next();
+                Ok(Some(digest.unwrap_or(id)))
+            }
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(e) => Err(failed(&format!("looking for image {reference}"), &e)),
+        }
+    }
+
+    /// Pulls an image for the platform.
+    pub(super) async fn pull(&self, reference: &str, platform: &str) -> Result<(), NoEnvironment> {
+        let (name, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).platform(platform).build();
+        let pulled: Result<Vec<_>, Error> = self.0.create_image(Some(options), None, None).try_collect().await;
+        pulled.map(|_| ()).map_err(|e| pull_failed(reference, &e.to_string()))
+    }
+
+    /// Writes images into an archive, as `docker image save` does.
+    pub(super) async fn save(&self, references: &[String], archive: &Path) -> Result<(), NoEnvironment> {
+        let doing = "saving images into an archive";
+        let names: Vec<&str> = references.iter().map(String::as_str).collect();
+        let mut file = tokio::fs::File::create(archive).await.map_err(|e| failed(doing, &e))?;
+        let mut bytes = std::pin::pin!(self.0.export_images(&names));
+        while let Some(chunk) = bytes.try_next().await.map_err(|e| failed(doing, &e))? {
+            file.write_all(&chunk).await.map_err(|e| failed(doing, &e))?;
+        }
+        file.flush().await.map_err(|e| failed(doing, &e))
+    }
+
+    /// Makes an image with no base out of one program, owned by the run.
+    pub(super) async fn image_of_program(
+        &self,
+        reference: &str,
+        name: &str,
+        program: &Path,
+        run: &RunId,
+    ) -> Result<(), NoEnvironment> {
+        let doing = format!("making image {reference}");
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut add = || {
+            let mut header = tar::Header::new_gnu();
+            let bytes = std::fs::read(program)?;
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o755);
+            tar.append_data(&mut header, name, bytes.as_slice())?;
+            tar.finish()
+        };
+        add().map_err(|e| failed(&doing, &e))?;
+        let bytes = tar.into_inner().map_err(|e| failed(&doing, &e))?;
+        let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .changes(vec![format!("LABEL {RUN_LABEL}={run}")])
+            .build();
+        let body = testcontainers::bollard::body_full(bytes.into());
+        let made: Result<Vec<_>, Error> = self.0.create_image(Some(options), Some(body), None).try_collect().await;
+        made.map(|_| ()).map_err(|e| failed(&doing, &e))
+    }
+
+    /// Removes an image; one that is gone is removed.
+    pub(super) async fn remove_image(&self, reference: &str) -> Result<(), NoEnvironment> {
+        let options = RemoveImageOptionsBuilder::default().force(true).build();
+        match self.0.remove_image(reference, Some(options), None).await {
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(e) => Err(failed(&format!("removing image {reference}"), &e)),
+        }
+    }
+
+    /// The containers that are a kind cluster's nodes.
+    pub(super) async fn nodes(&self, cluster: &str) -> Result<Vec<String>, NoEnvironment> {
+        let label = format!("io.x-k8s.kind.cluster={cluster}");
+        let filters = std::collections::HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers =
+            self.0.list_containers(Some(options)).await.map_err(|e| failed("listing a cluster's nodes", &e))?;
+        let mut names: Vec<String> = containers
+            .into_iter()
+            .filter_map(|container| container.names?.into_iter().next())
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Runs a program in a container and gives its output.
+    pub(super) async fn exec(&self, container: &str, command: &[&str]) -> Result<String, NoEnvironment> {
+        let doing = format!("running {} in {container}", command.join(" "));
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+            ..CreateExecOptions::default()
+        };
+        let exec = self.0.create_exec(container, options).await.map_err(|e| failed(&doing, &e))?;
+        let started = self.0.start_exec(&exec.id, None).await.map_err(|e| failed(&doing, &e))?;
+        let StartExecResults::Attached { mut output, .. } = started else {
+            return Err(failed(&doing, &"it was not attached"));
+        };
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        while let Some(part) = output.try_next().await.map_err(|e| failed(&doing, &e))? {
+            match part {
+                LogOutput::StdErr { message } => stderr.push_str(&String::from_utf8_lossy(&message)),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => {
+                    stdout.push_str(&String::from_utf8_lossy(&message));
+                }
+                LogOutput::StdIn { .. } => {}
+            }
+        }
+        let ended = self.0.inspect_exec(&exec.id).await.map_err(|e| failed(&doing, &e))?;
+        match ended.exit_code {
+            Some(0) | None => Ok(stdout),
+            Some(code) => Err(failed(&doing, &format!("exit code {code}: {}", stderr.trim()))),
+        }
+    }
+}
+
+/// Why a pull failed, with what to do about it where the registry's answer says.
+fn pull_failed(reference: &str, error: &str) -> NoEnvironment {
+    let lower = error.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let fix = if has(&["toomanyrequests", "too many requests", "429", "rate limit"]) {
+        "The registry limits anonymous pulls (429): wait, or log in with `docker login`"
+    } else if has(&["unauthorized", "authentication required", "401", "denied", "no basic auth"]) {
+        "The registry wants a login (401): `docker login`, and check the image's name"
+    } else if has(&["not found", "manifest unknown", "404"]) {
+        "The registry does not have it: check the version, or build it and load it into the engine under this name"
+    } else {
+        "Bring it by hand: `docker pull` where there is a network, then `docker save` and `docker load`"
+    };
+    NoEnvironment::with_fix(format!("image {reference} cannot be pulled: {error}"), fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_s_refusal_comes_with_what_to_do() {
+        for (error, fix) in [
+            ("toomanyrequests: You have reached your pull rate limit", "(429)"),
+            ("unexpected status code 401 Unauthorized", "(401)"),
+            ("pull access denied for x, repository does not exist or may require 'docker login'", "(401)"),
+            ("manifest for x:1 not found: manifest unknown", "does not have it"),
+            ("dial tcp: lookup registry: no such host", "by hand"),
+        ] {
+            assert!(pull_failed("x:1", error).to_string().contains(fix), "{error}");
+        }
+    }
+}

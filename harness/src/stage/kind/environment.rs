@@ -1,0 +1,355 @@
+//! A Calico on a kind cluster, looked at through its API server.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::{ListParams, LogParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::api::{self, forward, pods};
+use super::command;
+use super::ready::{State, state};
+use crate::environment::{
+    About, Capability, Claims, Environment, LookError, Pace, Reached, WhiskerDoor, WhiskerSide,
+};
+use crate::owner::Ledger;
+use crate::probe::dns;
+use crate::report::write_whole;
+use crate::sight::{DnsAnswer, Vantage};
+use crate::stage::{Provisioned, objects};
+use crate::wait::{Probe, wait_for};
+
+const TRAFFIC: &str = "catwalk-traffic";
+const TRAFFIC_PORT: u16 = 8080;
+/// The kinds that the operator renders and that may name a domain.
+const RENDERED: [(&str, &str); 6] = [
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "DaemonSet"),
+    ("v1", "Service"),
+    ("v1", "ConfigMap"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("batch/v1", "Job"),
+];
+
+/// One cluster of a run.
+pub(super) struct KindEnvironment {
+    pub(super) about: About,
+    pub(super) cluster: String,
+    pub(super) ledger: Ledger,
+    pub(super) client: Client,
+    pub(super) provenance: BTreeMap<String, String>,
+    /// The image that makes traffic, where calico-node can see it.
+    pub(super) traffic: Option<String>,
+    pub(super) authority: OnceCell<Authority>,
+}
+
+impl KindEnvironment {
+    async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Value, LookError> {
+        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": CALICO_NAMESPACE}});
+        let doing = format!("reading the {kind} {CALICO_NAMESPACE}/{name}");
+        let got = api::dynamic(&self.client, &object)?.get(name).await.map_err(LookError::while_(doing.clone()))?;
+        serde_json::to_value(got).map_err(LookError::while_(doing))
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<(String, String), LookError> {
+        let doing = format!("reading the Secret {namespace}/{name}");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let data = api.get(name).await.map_err(LookError::while_(doing.clone()))?.data.unwrap_or_default();
+        let text = |key: &str| {
+            let bytes = data.get(key).ok_or_else(|| format!("it has no {key}"));
+            let text = bytes.and_then(|b| String::from_utf8(b.0.clone()).map_err(|e| e.to_string()));
+            text.map_err(LookError::while_(doing.clone()))
+        };
+        Ok((text("tls.crt")?, text("tls.key")?))
+    }
+
+    /// The container that dials Goldmane, and the name that it dials.
+    async fn dialling_container(&self) -> Result<(String, String), LookError> {
+        let deployment = self.get("apps/v1", "Deployment", "whisker").await?;
+        let found = objects::container_with(&deployment, "GOLDMANE_HOST");
+        found.map(|(container, host)| (container.to_owned(), host.to_owned())).ok_or_else(|| LookError {
+            doing: "reading the Deployment calico-system/whisker".to_owned(),
+            why: "none of its containers has GOLDMANE_HOST".to_owned(),
+        })
+    }
+
+    /// The port behind a Service's first port: where its pods listen.
+    async fn target_port(&self, service: &str) -> Result<u16, LookError> {
+        let service_object = self.get("v1", "Service", service).await?;
+        let port = service_object.pointer("/spec/ports/0").and_then(|port| {
+            port.get("targetPort").and_then(Value::as_u64).or_else(|| port.get("port").and_then(Value::as_u64))
+        });
+        port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| LookError {
+            doing: format!("reading the Service {CALICO_NAMESPACE}/{service}"),
+            why: "it has no port number".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Environment for KindEnvironment {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn can(&self) -> Vec<Capability> {
+        let mut can = vec![Capability::PushFlow, Capability::AskWhisker];
+        if self.traffic.is_some() {
+            can.push(Capability::NodeFlows);
+        }
+        can
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            every: Duration::from_millis(500),
+            settle: Duration::from_secs(3),
+            // A dial that policy drops is answered after 20 s.
+            answer: Duration::from_secs(30),
+            step: Duration::from_secs(5),
+            patience: Duration::from_secs(120),
+        }
+    }
+
+    fn vantage(&self) -> Vantage {
+        Vantage::PortForward
+    }
+
+    async fn whisker_side(&self) -> Result<WhiskerSide, LookError> {
+        let (_, goldmane_host) = self.dialling_container().await?;
+        let doing = "reading the ConfigMap calico-system/whisker-ca-bundle";
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), CALICO_NAMESPACE);
+        let bundle = maps.get("whisker-ca-bundle").await.map_err(LookError::while_(doing))?;
+        let trust = bundle.data.unwrap_or_default().into_values().collect::<Vec<_>>().join("\n");
+        let (certificate, key) = self.secret(CALICO_NAMESPACE, "whisker-backend-key-pair").await?;
+        Ok(WhiskerSide {
+            goldmane_host,
+            // The kubelet's own domain: provisioning has read it on the node.
+            search: SearchList::of_pod(CALICO_NAMESPACE, &self.about.domain),
+            trust,
+            identity: Identity::from_pem(&certificate, &key)
+                .map_err(LookError::while_("reading Whisker's certificate"))?,
+        })
+    }
+
+    async fn ask_dns(&self, name: &str) -> DnsAnswer {
+        match forward(&self.client, "kube-system", "k8s-app=kube-dns", 53).await {
+            Ok(Ok(stream)) => dns::ask(stream, name).await,
+            Ok(Err(why)) => DnsAnswer::Unreachable(why),
+            Err(e) => DnsAnswer::Unreachable(e.to_string()),
+        }
+    }
+
+    async fn connect_goldmane(&self, _: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
+        let port = self.target_port("goldmane").await?;
+        match forward(&self.client, CALICO_NAMESPACE, "k8s-app=goldmane", port).await? {
+            Ok(stream) => Ok(Reached::Open(stream)),
+            Err(why) if why.contains("refused") => Ok(Reached::Refused),
+            Err(why) if why.contains("timed out") || why.contains("timeout") => Ok(Reached::TimedOut),
+            Err(why) => Err(LookError { doing: "connecting to Goldmane".to_owned(), why }),
+        }
+    }
+
+    async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
+        let authority = self.authority.get_or_try_init(|| async {
+            let (certificate, key) = self.secret(OPERATOR_NAMESPACE, "tigera-ca-private").await?;
+            Authority::from_pem(&certificate, &key).map_err(LookError::while_("reading the operator's authority"))
+        });
+        authority.await?.issue(request).map_err(LookError::while_("issuing a certificate"))
+    }
+
+    async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
+        let port = self.target_port("whisker").await?;
+        match forward(&self.client, CALICO_NAMESPACE, "k8s-app=whisker", port).await? {
+            Ok(stream) => Ok(WhiskerDoor { stream, prefix: "/whisker-backend" }),
+            Err(why) => Err(LookError { doing: "connecting to Whisker".to_owned(), why }),
+        }
+    }
+
+    async fn whisker_log(&self) -> Result<String, LookError> {
+        let (container, _) = self.dialling_container().await?;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), CALICO_NAMESPACE);
+        let mut log = String::new();
+        for pod in pods(&self.client, CALICO_NAMESPACE, "k8s-app=whisker").await? {
+            let name = pod.metadata.name.unwrap_or_default();
+            let statuses = pod.status.and_then(|s| s.container_statuses).unwrap_or_default();
+            let restarted = statuses.iter().any(|s| s.name == container && s.restart_count > 0);
+            for previous in [true, false] {
+                if previous && !restarted {
+                    continue;
+                }
+                let params = LogParams { container: Some(container.clone()), previous, ..LogParams::default() };
+                match api.logs(&name, &params).await {
+                    Ok(text) => log.push_str(&text),
+                    // A container that has not started yet has no log.
+                    Err(kube::Error::Api(status)) if status.code == 400 => {}
+                    Err(e) => return Err(LookError::while_("reading Whisker's log")(e)),
+                }
+            }
+        }
+        Ok(log)
+    }
+
+    async fn rendered(&self) -> Result<Vec<Value>, LookError> {
+        let mut all = Vec::new();
+        for (api_version, kind) in RENDERED {
+            for namespace in [CALICO_NAMESPACE, OPERATOR_NAMESPACE] {
+                let types = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace}});
+                let doing = format!("listing every {kind} of {namespace}");
+                let list = api::dynamic(&self.client, &types)?
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(LookError::while_(doing.clone()))?;
+                for object in list.items {
+                    let mut object = serde_json::to_value(object).map_err(LookError::while_(doing.clone()))?;
+                    object["apiVersion"] = json!(api_version);
+                    object["kind"] = json!(kind);
+                    all.push(object);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn claims(&self) -> Claims {
+        let mut claims = Claims::default();
+        let types = json!({"apiVersion": "operator.tigera.io/v1", "kind": "TigeraStatus"});
+        if let Ok(api) = api::dynamic(&self.client, &types)
+            && let Ok(list) = api.list(&ListParams::default()).await
+        {
+            for status in list.items {
+                let name = status.metadata.name.clone().unwrap_or_default();
+                claims.tigera_status.insert(name, conditions(&status.data));
+            }
+        }
+        for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE] {
+            for pod in pods(&self.client, namespace, "").await.unwrap_or_default() {
+                let words = match state(&pod) {
+                    State::Ready => "Ready".to_owned(),
+                    State::NotYet(why)
+                    | State::Unschedulable(why)
+                    | State::Crashes(why)
+                    | State::CannotHeal(why) => why,
+                };
+                claims.pods.insert(format!("{namespace}/{}", pod.metadata.name.unwrap_or_default()), words);
+            }
+        }
+        claims
+    }
+
+    async fn send_traffic(&self) -> Result<(String, String), LookError> {
+        let Some(image) = &self.traffic else {
+            return Err(LookError { doing: "sending traffic".to_owned(), why: "there is no image for it".to_owned() });
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAFFIC}});
+        let server = traffic_pod(image, "server", &["serve", &TRAFFIC_PORT.to_string()]);
+        api::apply(&self.client, &[namespace, server], deadline, &|_, _| {}).await?;
+        let address = wait_for("the address of a pod", deadline, Duration::from_millis(300), &|_, _| {}, || async {
+            match pods(&self.client, TRAFFIC, "app=server").await {
+                Ok(pods) => match pods.first().and_then(|p| p.status.as_ref()?.pod_ip.clone()) {
+                    Some(ip) => Probe::Done(ip),
+                    None => Probe::NotYet("no address".to_owned()),
+                },
+                Err(e) => Probe::NotYet(e.to_string()),
+            }
+        })
+        .await
+        .map_err(LookError::while_("starting pods that make traffic"))?;
+        let target = format!("{address}:{TRAFFIC_PORT}");
+        let client = traffic_pod(image, "client", &["send", &target]);
+        api::apply(&self.client, &[client], deadline, &|_, _| {}).await?;
+        Ok((TRAFFIC.to_owned(), "client".to_owned()))
+    }
+}
+
+/// A pod that runs the project's own program and may do nothing else.
+fn traffic_pod(image: &str, name: &str, words: &[&str]) -> Value {
+    let command: Vec<&str> = std::iter::once("/catwalk-traffic").chain(words.iter().copied()).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": TRAFFIC, "labels": {"app": name}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": name,
+                "image": image,
+                "imagePullPolicy": "Never",
+                "command": command,
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "runAsNonRoot": true,
+                    "runAsUser": 10001,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    })
+}
+
+/// A TigeraStatus in one line: `Available`, `Available, Degraded: reason`, `Progressing`.
+fn conditions(status: &Value) -> String {
+    let conditions = status.pointer("/status/conditions").and_then(Value::as_array);
+    let mut words: Vec<String> = conditions
+        .into_iter()
+        .flatten()
+        .filter(|c| c.get("status").and_then(Value::as_str) == Some("True"))
+        .map(|c| {
+            let text = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default();
+            if text("type") == "Degraded" { format!("Degraded: {}", text("message")) } else { text("type").to_owned() }
+        })
+        .collect();
+    words.sort();
+    if words.is_empty() { "says nothing".to_owned() } else { words.join(", ") }
+}
+
+#[async_trait]
+impl Provisioned for KindEnvironment {
+    fn environment(self: Arc<Self>) -> Arc<dyn Environment> {
+        self
+    }
+
+    async fn provenance(&self) -> BTreeMap<String, String> {
+        self.provenance.clone()
+    }
+
+    async fn collect(&self, folder: &Path) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut lists = Vec::new();
+        for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE, "kube-system"] {
+            match pods(&self.client, namespace, "").await {
+                Ok(pods) => lists.extend(pods.iter().map(|pod| {
+                    let name = pod.metadata.name.as_deref().unwrap_or_default();
+                    format!("{namespace}/{name}: {:?}\n", state(pod))
+                })),
+                Err(e) => missing.push(e.to_string()),
+            }
+        }
+        if let Err(e) = write_whole(&folder.join("pods.txt"), lists.concat().as_bytes()) {
+            missing.push(format!("writing pods.txt: {e}"));
+        }
+        missing
+    }
+
+    async fn finish(&self) -> Result<(), String> {
+        command::delete(&self.ledger, &self.cluster).await.map_err(|e| e.to_string())
+    }
+
+    async fn keep(&self) -> String {
+        format!(
+            "kept: cluster {0}. Use it with `kind export kubeconfig --name {0}`; `cargo xtask clean --kept` deletes it",
+            self.cluster
+        )
+    }
+}

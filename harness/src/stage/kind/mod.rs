@@ -1,0 +1,351 @@
+//! kind: clusters with the domain that a case asks for, and Calico in them as its users get it.
+
+mod api;
+mod command;
+mod config;
+mod corefile;
+mod engine;
+mod environment;
+mod images;
+mod manifests;
+mod preflight;
+mod programs;
+mod ready;
+mod reap;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use catwalk_fixtures::pki::Authority;
+use catwalk_fixtures::{DnsProfile, OPERATOR_SIGNER, Release};
+pub use config::{ClusterConfig, Cni, Configs};
+use engine::{Engine, EngineInfo};
+use environment::KindEnvironment;
+use images::Images;
+use kube::Client;
+pub use reap::{Reaped, clean};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::{NoEnvironment, Provisioned, Stage};
+use crate::environment::{About, Environment, LookError};
+use crate::owner::{Ledger, Owned};
+use crate::progress::Teller;
+use crate::sight::DnsAnswer;
+use crate::timing::Stopwatch;
+use crate::wait::{Probe, wait_for};
+
+/// What the stage is told.
+pub struct KindOptions {
+    /// Cluster configurations.
+    pub configs: Configs,
+    /// The releases that can be asked for.
+    pub releases: Vec<Release>,
+    /// A folder with manifests; without it they are downloaded.
+    pub manifests: Option<PathBuf>,
+    /// Whether the project's stand-ins run in place of Calico's programs.
+    pub standin: bool,
+    /// What connects the pods.
+    pub cni: Cni,
+    /// A node image in place of kind's own default.
+    pub node_image: Option<String>,
+    /// The run's ledger.
+    pub ledger: Ledger,
+    /// This project's folder, from which its own programs are built.
+    pub workspace: PathBuf,
+    /// The longest that one environment may take to stand.
+    pub timeout: Duration,
+}
+
+/// The stage.
+pub struct Kind {
+    options: KindOptions,
+    count: AtomicUsize,
+    shared: OnceCell<Shared>,
+}
+
+/// What the environments of a run share.
+struct Shared {
+    engine: Engine,
+    info: EngineInfo,
+    kind_version: String,
+    images: Images,
+}
+
+fn no(error: LookError) -> NoEnvironment {
+    NoEnvironment::because(error.to_string())
+}
+
+impl Kind {
+    /// The stage with its options.
+    pub fn new(options: KindOptions) -> Self {
+        Self { options, count: AtomicUsize::new(0), shared: OnceCell::new() }
+    }
+
+    fn release(&self, calico: &str) -> Result<&Release, NoEnvironment> {
+        self.options.releases.iter().find(|release| release.calico == calico).ok_or_else(|| {
+            NoEnvironment::because(format!("Calico {calico} is in no table: fixtures/data/releases.json"))
+        })
+    }
+
+    fn shared(&self) -> Result<&Shared, NoEnvironment> {
+        self.shared.get().ok_or_else(|| NoEnvironment::because("the stage was not prepared"))
+    }
+
+    /// Creates the cluster and gives a client for it; its kubeconfig is a file no longer than that takes.
+    async fn create(&self, cluster: &str, about: &About, teller: &Teller) -> Result<Client, NoEnvironment> {
+        let options = &self.options;
+        let config = options.configs.cluster(&about.domain, about.dns, options.cni, options.node_image.as_deref());
+        let config = serde_json::to_vec(&config)
+            .map_err(|e| NoEnvironment::because(format!("writing kind's configuration: {e}")))?;
+        let ledger = &options.ledger;
+        let file = ledger.folder().join(format!("{cluster}.kubeconfig"));
+        let path = file.to_string_lossy();
+        let bad = |e: std::io::Error| NoEnvironment::because(format!("writing the ledger: {e}"));
+        ledger.enter(Owned::Cluster, cluster).map_err(bad)?;
+        let words = ["create", "cluster", "--name", cluster, "--config", "-", "--kubeconfig", &path];
+        let tell = |line: &str| teller.tell("creating the cluster", line);
+        let created = command::kind(ledger, &words, Some(&config), &tell).await;
+        let kubeconfig = std::fs::read_to_string(&file);
+        let _ = std::fs::remove_file(&file);
+        created?;
+        let kubeconfig = kubeconfig
+            .map_err(|e| NoEnvironment::because(format!("reading the cluster's kubeconfig: {e}")))?;
+        api::client(&kubeconfig).await.map_err(no)
+    }
+
+    /// kind drops a patch that it does not understand, without a word: then this would be a test of cluster.local.
+    async fn check_domain(&self, cluster: &str, about: &About) -> Result<(), NoEnvironment> {
+        let engine = &self.shared()?.engine;
+        for node in engine.nodes(cluster).await? {
+            let text = engine.exec(&node, &["cat", "/var/lib/kubelet/config.yaml"]).await?;
+            let config: Value = serde_saphyr::from_str(&text)
+                .map_err(|e| NoEnvironment::because(format!("reading the kubelet's configuration on {node}: {e}")))?;
+            let domain = config.get("clusterDomain").and_then(Value::as_str).unwrap_or_default();
+            if domain != about.domain.as_str() {
+                return Err(NoEnvironment::with_fix(
+                    format!("the kubelet on {node} has the cluster domain {domain:?}, not {:?}", about.domain.as_str()),
+                    "kind dropped the patch of its ClusterConfiguration; compare kind's version with the node image's",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the DNS profile into CoreDNS before its pods start, or starts them anew.
+    async fn configure_dns(&self, client: &Client, about: &About, deadline: Instant, teller: &Teller) -> Result<(), NoEnvironment> {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "coredns", "namespace": "kube-system"},
+            "data": {"Corefile": corefile::corefile(&about.domain, about.dns)},
+        });
+        api::apply(client, &[map], deadline, &teller.as_tell()).await.map_err(no)?;
+        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client.clone(), "kube-system");
+        let labelled = kube::api::ListParams::default().labels("k8s-app=kube-dns");
+        pods.delete_collection(&kube::api::DeleteParams::default().grace_period(0), &labelled)
+            .await
+            .map(|_| ())
+            .map_err(|e| NoEnvironment::because(format!("restarting CoreDNS: {e}")))
+    }
+
+    /// Asks CoreDNS until it answers by the profile.
+    async fn dns_in_force(&self, env: &KindEnvironment, deadline: Instant, teller: &Teller) -> Result<(), NoEnvironment> {
+        let about = &env.about;
+        let own = format!("kubernetes.default.svc.{}.", about.domain);
+        let foreign = if about.domain.is_default() {
+            "kubernetes.default.svc.catwalk.invalid.".to_owned()
+        } else {
+            "kubernetes.default.svc.cluster.local.".to_owned()
+        };
+        let tell = teller.as_tell();
+        wait_for("the DNS profile", deadline, Duration::from_millis(500), &tell, || async {
+            let own_answer = env.ask_dns(&own).await;
+            let foreign_answer = env.ask_dns(&foreign).await;
+            let found = |answer: &DnsAnswer| matches!(answer, DnsAnswer::Addresses(a) if !a.is_empty());
+            let as_profile = match about.dns {
+                DnsProfile::Dual if !about.domain.is_default() => found(&foreign_answer),
+                DnsProfile::Strict | DnsProfile::Dual => foreign_answer == DnsAnswer::NoSuchName,
+                DnsProfile::UpstreamDown => matches!(foreign_answer, DnsAnswer::Failed(_)),
+            };
+            if found(&own_answer) && as_profile {
+                Probe::Done(())
+            } else {
+                Probe::NotYet(format!("{own} {own_answer:?}, {foreign} {foreign_answer:?}"))
+            }
+        })
+        .await
+        .map_err(|e| NoEnvironment::because(e.to_string()))
+    }
+
+    /// Everything up to the custom resources, while the images are still on their way.
+    async fn apply_before_images(
+        &self,
+        client: &Client,
+        release: &Release,
+        deadline: Instant,
+        teller: &Teller,
+    ) -> Result<Applied, NoEnvironment> {
+        let tell = teller.as_tell();
+        if self.options.standin {
+            return Ok(Applied { operator: Vec::new(), custom_resources: Vec::new() });
+        }
+        let manifests =
+            manifests::get(release, self.options.manifests.as_deref(), &manifests::cache_folder()).await?;
+        teller.tell("applying Calico's CRDs", "");
+        api::apply(client, &manifests.crds, deadline, &tell).await.map_err(no)?;
+        let (late, early) = manifests.operator.into_iter().partition(|object| object["kind"] == json!("Deployment"));
+        let early: Vec<Value> = early;
+        api::apply(client, &early, deadline, &tell).await.map_err(no)?;
+        Ok(Applied { operator: late, custom_resources: manifests.custom_resources })
+    }
+}
+
+/// What is still to be applied once the images are there.
+struct Applied {
+    operator: Vec<Value>,
+    custom_resources: Vec<Value>,
+}
+
+#[async_trait]
+impl Stage for Kind {
+    fn name(&self) -> &'static str {
+        "kind"
+    }
+
+    fn modelled(&self) -> bool {
+        self.options.standin
+    }
+
+    fn carries(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = preflight::available_memory().map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes / preflight::MEMORY_PER_CLUSTER).unwrap_or(usize::MAX)
+        });
+        // Most of a cluster's time is waiting for probes and timers.
+        (2 * cores).min(memory).max(1)
+    }
+
+    fn not_covered(&self) -> Vec<String> {
+        let mut axes = vec![
+            "other Kubernetes versions, the eBPF and nftables data planes, BGP, dual stack, several nodes".to_owned(),
+        ];
+        if self.options.cni != Cni::Calico {
+            axes.push("network policy: calico-node did not connect the pods, so none was enforced".to_owned());
+        }
+        axes
+    }
+
+    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), NoEnvironment> {
+        teller.tell("looking at this machine", "");
+        for about in wanted {
+            self.release(&about.calico)?;
+        }
+        let engine = Engine::connect().await?;
+        let info = engine.info().await?;
+        let ledger = &self.options.ledger;
+        let machine = preflight::Machine::read(ledger, &info).await?;
+        let complaints = machine.complaints(jobs.min(wanted.len()));
+        if !complaints.is_empty() {
+            let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+            return Err(NoEnvironment::because(all.join("; ")));
+        }
+        let images = Images::new(
+            engine.clone(),
+            info.clone(),
+            ledger.clone(),
+            self.options.workspace.clone(),
+            self.options.standin,
+        );
+        let shared = Shared { engine, info, kind_version: machine.kind, images };
+        self.shared.set(shared).map_err(|_| NoEnvironment::because("the stage was prepared twice"))
+    }
+
+    async fn provision(
+        &self,
+        about: &About,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Arc<dyn Provisioned>, NoEnvironment> {
+        let shared = self.shared()?;
+        let release = self.release(&about.calico)?;
+        let deadline = Instant::now() + self.options.timeout;
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let cluster = format!("catwalk-{}-{number}", self.options.ledger.run());
+
+        // The archive is on its way while the cluster is created; a failure of either ends both.
+        let archive = async {
+            let archive = shared.images.archive(release, teller);
+            stopwatch.part("images", true, archive).await
+        };
+        let created = async {
+            let client = stopwatch.part("create", true, self.create(&cluster, about, teller)).await?;
+            stopwatch.part("check domain", false, self.check_domain(&cluster, about)).await?;
+            let dns = self.configure_dns(&client, about, deadline, teller);
+            stopwatch.part("configure dns", false, dns).await?;
+            let applying = self.apply_before_images(&client, release, deadline, teller);
+            let applied = stopwatch.part("apply CRDs", false, applying).await?;
+            Ok::<_, NoEnvironment>((client, applied))
+        };
+        let (archive, (client, applied)) = tokio::try_join!(archive, created)?;
+        let path = archive.path.to_string_lossy().into_owned();
+        let words = ["load", "image-archive", &path, "--name", &cluster];
+        teller.tell("loading the images", "");
+        let tell = |line: &str| teller.tell("loading the images", line);
+        let loading = command::kind(&self.options.ledger, &words, None, &tell);
+        stopwatch.part("load", true, loading).await?;
+
+        let tell = teller.as_tell();
+        let applying = async {
+            if self.options.standin {
+                let authority = Authority::generate(OPERATOR_SIGNER)
+                    .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
+                let image = programs::Program::Standin.image(&self.options.ledger);
+                let _ = (image, authority); let objects: Vec<Value> = vec![];
+                api::apply(&client, &objects, deadline, &tell).await.map_err(no)
+            } else {
+                api::apply(&client, &applied.operator, deadline, &tell).await.map_err(no)?;
+                let patch = self.options.configs.installation(&about.domain, about.dns);
+                let mut resources = applied.custom_resources.clone();
+                for resource in resources.iter_mut().filter(|r| r["kind"] == json!("Installation")) {
+                    config::merge(resource, &patch);
+                }
+                api::apply(&client, &resources, deadline, &tell).await.map_err(no)
+            }
+        };
+        stopwatch.part("apply", false, applying).await?;
+        let ready = ready::goldmane_has_an_endpoint(&client, self.options.cni, deadline, &tell);
+        stopwatch.part("ready", true, ready).await?;
+
+        let mut provenance: BTreeMap<String, String> = BTreeMap::from([
+            ("kind".to_owned(), shared.kind_version.clone()),
+            ("engine".to_owned(), shared.info.version.clone()),
+            ("operator".to_owned(), release.operator.clone()),
+        ]);
+        if let Ok(version) = client.apiserver_version().await {
+            provenance.insert("kubernetes".to_owned(), version.git_version);
+        }
+        if let Some(image) = &self.options.node_image {
+            provenance.insert("node image".to_owned(), image.clone());
+        }
+        provenance.extend(archive.digests.iter().map(|(image, digest)| (format!("image {image}"), digest.clone())));
+        let sees_traffic = !self.options.standin && self.options.cni == Cni::Calico;
+        let env = KindEnvironment {
+            about: about.clone(),
+            cluster,
+            ledger: self.options.ledger.clone(),
+            client,
+            provenance,
+            traffic: if sees_traffic { archive.traffic.ok() } else { None },
+            authority: OnceCell::new(),
+        };
+        stopwatch.part("dns in force", true, self.dns_in_force(&env, deadline, teller)).await?;
+        Ok(Arc::new(env))
+    }
+
+    async fn reap(&self, teller: &Teller) -> Vec<String> {
+        reap::reap(&self.options.ledger, teller).await
+    }
+}

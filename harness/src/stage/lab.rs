@@ -1,0 +1,437 @@
+//! The lab: every part a stand-in, all in this process, on loopback. It needs nothing and proves nothing of Calico.
+//!
+//! It answers as the real programs were observed to, so it shows that the harness itself tells right from wrong: a
+//! [`Plant`] puts one defect into one layer, and the verdict must name that layer.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
+use catwalk_fixtures::standin::dns::{Dns, DnsConfig, DnsFault};
+use catwalk_fixtures::standin::goldmane::{Goldmane, GoldmaneConfig, GoldmaneFault};
+use catwalk_fixtures::standin::ui::{Ui, UiConfig};
+use catwalk_fixtures::standin::whisker::{Credentials, LogSink, Pem, Whisker, WhiskerConfig};
+use catwalk_fixtures::standin::{Net, Reach, Route, operator};
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_SIGNER, Release, SearchList};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+use super::{NoEnvironment, Provisioned, Stage, objects};
+use crate::environment::{
+    About, Capability, Claims, Environment, LookError, Pace, Reached, WhiskerDoor, WhiskerSide,
+};
+use crate::probe::dns;
+use crate::progress::Teller;
+use crate::sight::{DnsAnswer, Vantage};
+use crate::timing::Stopwatch;
+
+/// Goldmane's Service, as the stand-ins' DNS gives it.
+const SERVICE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 96, 42, 16)), 7443);
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A defect to put into the lab; the default is none.
+#[derive(Clone)]
+pub struct Plant {
+    /// What the DNS server does.
+    pub dns: DnsPlant,
+    /// What connecting to Goldmane's Service comes to.
+    pub service: ServicePlant,
+    /// What Goldmane does.
+    pub goldmane: GoldmaneFault,
+    /// Changes the request for Goldmane's certificate.
+    pub certificate: fn(&mut LeafRequest),
+    /// Whether Whisker trusts another authority than the one that signed Goldmane's certificate.
+    pub whisker_distrusts: bool,
+    /// Whether Goldmane trusts another authority than the one that signed Whisker's certificate.
+    pub goldmane_distrusts: bool,
+    /// What Whisker does.
+    pub whisker: WhiskerPlant,
+}
+
+impl Default for Plant {
+    fn default() -> Self {
+        Self {
+            dns: DnsPlant::Answers,
+            service: ServicePlant::Open,
+            goldmane: GoldmaneFault::None,
+            certificate: |_| {},
+            whisker_distrusts: false,
+            goldmane_distrusts: false,
+            whisker: WhiskerPlant::Runs,
+        }
+    }
+}
+
+/// A DNS server's part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum DnsPlant {
+    /// By its profile.
+    Answers,
+    /// SERVFAIL to everything.
+    Fails,
+    /// Nobody listens.
+    Gone,
+}
+
+/// A Service's part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ServicePlant {
+    /// Leads to Goldmane.
+    Open,
+    /// Leads to a port on which nobody listens.
+    Refuses,
+    /// Packets vanish, as under a policy.
+    Drops,
+}
+
+/// Whisker's part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum WhiskerPlant {
+    /// Runs.
+    Runs,
+    /// Its key file is not there, so it ends at its start.
+    LacksKey,
+    /// Runs no more, and left no word.
+    Gone,
+    /// Its front knows no way to the backend and shows the index page instead.
+    ShowsIndexPage,
+    /// Takes the question and never answers.
+    Hangs,
+}
+
+/// The stage.
+pub struct Lab {
+    releases: Vec<Release>,
+    plant: Plant,
+}
+
+impl Lab {
+    /// A lab over these releases.
+    pub fn new(releases: Vec<Release>) -> Self {
+        Self { releases, plant: Plant::default() }
+    }
+
+    /// The same with a defect.
+    #[must_use]
+    pub fn with(mut self, plant: Plant) -> Self {
+        self.plant = plant;
+        self
+    }
+}
+
+#[async_trait]
+impl Stage for Lab {
+    fn name(&self) -> &'static str {
+        "lab"
+    }
+
+    fn modelled(&self) -> bool {
+        true
+    }
+
+    fn carries(&self) -> usize {
+        4 * std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    fn not_covered(&self) -> Vec<String> {
+        vec!["Calico itself, Kubernetes and a network: every program of the lab is a stand-in".to_owned()]
+    }
+
+    async fn prepare(&self, _: &[About], _: usize, _: &Teller) -> Result<(), NoEnvironment> {
+        Ok(())
+    }
+
+    async fn provision(
+        &self,
+        about: &About,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Arc<dyn Provisioned>, NoEnvironment> {
+        teller.tell("starting the stand-ins", "");
+        let release = self.releases.iter().find(|release| release.calico == about.calico).ok_or_else(|| {
+            NoEnvironment::with_fix(
+                format!("the lab does not know Calico {}", about.calico),
+                "It models the releases of fixtures/data/releases.json",
+            )
+        })?;
+        let env = stopwatch.part("start", false, start(about, release, &self.plant)).await;
+        env.map(|env| Arc::new(env) as Arc<dyn Provisioned>)
+            .map_err(|e| NoEnvironment::because(format!("starting the lab's stand-ins: {e}")))
+    }
+
+    async fn reap(&self, _: &Teller) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// One Calico of stand-ins.
+struct LabEnvironment {
+    about: About,
+    authority: Authority,
+    goldmane_host: String,
+    trust: String,
+    identity: Identity,
+    route: Route,
+    goldmane: SocketAddr,
+    dns: SocketAddr,
+    ui: SocketAddr,
+    prefix: &'static str,
+    log: LogSink,
+    rendered: Vec<Value>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What has to be stopped.
+struct Running {
+    dns: Option<Dns>,
+    goldmane: Option<Goldmane>,
+    whisker: Option<Whisker>,
+    ui: Ui,
+    /// Sockets that are bound so that nobody else gets them.
+    _held: Vec<TcpListener>,
+}
+
+async fn start(about: &About, release: &Release, plant: &Plant) -> Result<LabEnvironment, Box<dyn std::error::Error + Send + Sync>> {
+    let authority = Authority::generate(OPERATOR_SIGNER)?;
+    let other = Authority::generate(OPERATOR_SIGNER)?;
+    let rendered = operator::render(release, &about.domain, &authority, "catwalk/standin:lab")?;
+    let deployment = objects::find(&rendered, "Deployment", CALICO_NAMESPACE, "whisker");
+    let goldmane_host = deployment
+        .and_then(|d| objects::container_with(d, "GOLDMANE_HOST"))
+        .map(|(_, value)| value.to_owned())
+        .ok_or("the stand-in operator rendered no GOLDMANE_HOST")?;
+
+    let services = BTreeMap::from([(format!("goldmane.{CALICO_NAMESPACE}"), SERVICE.0)]);
+    let dns = Dns::start(DnsConfig {
+        listen: LOOPBACK,
+        domain: about.domain.clone(),
+        profile: about.dns,
+        services,
+        fault: if plant.dns == DnsPlant::Fails { DnsFault::ServesFail } else { DnsFault::None },
+    })
+    .await?;
+    let dns_address = dns.address();
+    let mut held = Vec::new();
+
+    let mut request = LeafRequest::goldmane(&about.domain);
+    (plant.certificate)(&mut request);
+    let leaf = authority.issue(&request)?;
+    let goldmane = Goldmane::start(GoldmaneConfig {
+        listen: LOOPBACK,
+        certificate_pem: leaf.certificate_pem().to_owned(),
+        key_pem: leaf.key_pem().to_owned().into(),
+        client_ca_pem: if plant.goldmane_distrusts { &other } else { &authority }.certificate_pem().to_owned(),
+        rollover: Duration::from_millis(500),
+        fault: plant.goldmane.clone(),
+    })
+    .await?;
+    let goldmane_address = goldmane.address();
+    let goldmane = if plant.service == ServicePlant::Refuses {
+        goldmane.stop().await;
+        None
+    } else {
+        Some(goldmane)
+    };
+    let drops = plant.service == ServicePlant::Drops;
+    let route: Route = Arc::new(move |address: SocketAddr| {
+        if !drops && (address.ip(), address.port()) == SERVICE {
+            Reach::Direct(goldmane_address)
+        } else {
+            Reach::Dropped
+        }
+    });
+    let dns = if plant.dns == DnsPlant::Gone {
+        dns.stop().await;
+        None
+    } else {
+        Some(dns)
+    };
+
+    let own = authority.issue(&LeafRequest::whisker_backend(&about.domain))?;
+    let trust = if plant.whisker_distrusts { &other } else { &authority }.certificate_pem().to_owned();
+    let key = match plant.whisker {
+        WhiskerPlant::LacksKey => Pem::file("/whisker-backend-key-pair/missing.key"),
+        _ => Pem::text("/whisker-backend-key-pair/tls.key", own.key_pem()),
+    };
+    let credentials = Credentials {
+        certificate: Pem::text("/whisker-backend-key-pair/tls.crt", own.certificate_pem()),
+        key,
+        ca: Pem::text(release.whisker_backend_default_ca_path.as_str(), trust.as_str()),
+    };
+    let search = SearchList::of_pod(CALICO_NAMESPACE, &about.domain);
+    let net = Net::new(dns_address, search, route.clone());
+    let mut config = WhiskerConfig::new(LOOPBACK, goldmane_host.clone(), credentials, net);
+    config.dial_timeout = Duration::from_millis(400);
+    let log = config.log.clone();
+    let mut whisker = Whisker::start(config).await.ok();
+    let mut backend = match &whisker {
+        Some(whisker) => whisker.address(),
+        None => unused().await?,
+    };
+    match plant.whisker {
+        WhiskerPlant::Gone => {
+            if let Some(whisker) = whisker.take() {
+                whisker.stop().await;
+            }
+        }
+        WhiskerPlant::Hangs => backend = silent(&mut held).await?,
+        WhiskerPlant::Runs | WhiskerPlant::LacksKey | WhiskerPlant::ShowsIndexPage => {}
+    }
+    let prefix = if plant.whisker == WhiskerPlant::ShowsIndexPage { "/elsewhere" } else { "/whisker-backend" };
+    let ui = Ui::start(UiConfig { listen: LOOPBACK, backend }).await?;
+    Ok(LabEnvironment {
+        about: about.clone(),
+        goldmane_host,
+        trust,
+        identity: own.identity()?,
+        route,
+        goldmane: goldmane_address,
+        dns: dns_address,
+        ui: ui.address(),
+        prefix,
+        log,
+        rendered,
+        running: Mutex::new(Some(Running { dns, goldmane, whisker, ui, _held: held })),
+        authority,
+    })
+}
+
+/// A port on which nobody listens for the moment.
+async fn unused() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(LOOPBACK).await?.local_addr()
+}
+
+/// A port that takes connections and never says a word: the system completes them, nobody reads.
+async fn silent(held: &mut Vec<TcpListener>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(LOOPBACK).await?;
+    let address = listener.local_addr()?;
+    held.push(listener);
+    Ok(address)
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<Reached> {
+    match TcpStream::connect(address).await {
+        Ok(stream) => Ok(Reached::Open(Box::new(stream))),
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(Reached::Refused),
+        Err(e) => Err(e),
+    }
+}
+
+#[async_trait]
+impl Environment for LabEnvironment {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn can(&self) -> Vec<Capability> {
+        vec![Capability::PushFlow, Capability::AskWhisker]
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            every: Duration::from_millis(50),
+            settle: Duration::from_millis(100),
+            answer: Duration::from_secs(2),
+            step: Duration::from_millis(1500),
+            patience: Duration::from_secs(3),
+        }
+    }
+
+    fn vantage(&self) -> Vantage {
+        Vantage::Beside
+    }
+
+    async fn whisker_side(&self) -> Result<WhiskerSide, LookError> {
+        Ok(WhiskerSide {
+            goldmane_host: self.goldmane_host.clone(),
+            search: SearchList::of_pod(CALICO_NAMESPACE, &self.about.domain),
+            trust: self.trust.clone(),
+            identity: self.identity.clone(),
+        })
+    }
+
+    async fn ask_dns(&self, name: &str) -> DnsAnswer {
+        match TcpStream::connect(self.dns).await {
+            Ok(stream) => dns::ask(stream, name).await,
+            Err(e) => DnsAnswer::Unreachable(e.to_string()),
+        }
+    }
+
+    async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
+        let reach = match address {
+            Some(address) => (self.route)(address.into()),
+            None => Reach::Direct(self.goldmane),
+        };
+        match reach {
+            Reach::Direct(address) => connect(address).await.map_err(LookError::while_("connecting to Goldmane")),
+            Reach::Dropped => Ok(Reached::TimedOut),
+        }
+    }
+
+    async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
+        self.authority.issue(request).map_err(LookError::while_("issuing a certificate"))
+    }
+
+    async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
+        let doing = "connecting to Whisker";
+        let stream = TcpStream::connect(self.ui).await.map_err(LookError::while_(doing))?;
+        Ok(WhiskerDoor { stream: Box::new(stream), prefix: self.prefix })
+    }
+
+    async fn whisker_log(&self) -> Result<String, LookError> {
+        Ok(self.log.text())
+    }
+
+    async fn rendered(&self) -> Result<Vec<Value>, LookError> {
+        Ok(self.rendered.clone())
+    }
+
+    async fn claims(&self) -> Claims {
+        Claims::default()
+    }
+
+    async fn send_traffic(&self) -> Result<(String, String), LookError> {
+        Err(LookError { doing: "sending traffic".to_owned(), why: "the lab has no pods".to_owned() })
+    }
+}
+
+#[async_trait]
+impl Provisioned for LabEnvironment {
+    fn environment(self: Arc<Self>) -> Arc<dyn Environment> {
+        self
+    }
+
+    async fn provenance(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("programs".to_owned(), "stand-ins".to_owned())])
+    }
+
+    async fn collect(&self, _: &Path) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn finish(&self) -> Result<(), String> {
+        if let Some(running) = self.running.lock().await.take() {
+            running.ui.stop().await;
+            if let Some(whisker) = running.whisker {
+                whisker.stop().await;
+            }
+            if let Some(goldmane) = running.goldmane {
+                goldmane.stop().await;
+            }
+            if let Some(dns) = running.dns {
+                dns.stop().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(&self) -> String {
+        "the lab ends with its process: there is nothing to keep".to_owned()
+    }
+}
+

@@ -1,0 +1,75 @@
+//! Stages: where a Calico is stood up. Only here is anything known of Docker, kind or Kubernetes.
+
+pub mod kind;
+//pub mod lab;
+pub mod objects;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::environment::{About, Environment};
+use crate::progress::Teller;
+use crate::timing::Stopwatch;
+
+/// An environment that could not be had: what is wrong, and what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}{}", fix.as_ref().map(|fix| format!(". {fix}")).unwrap_or_default())]
+pub struct NoEnvironment {
+    /// One sentence for what is wrong.
+    pub what: String,
+    /// One sentence for what to do.
+    pub fix: Option<String>,
+}
+
+impl NoEnvironment {
+    /// With nothing to advise.
+    pub fn because(what: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: None }
+    }
+
+    /// With advice.
+    pub fn with_fix(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// A way of standing a Calico up.
+#[async_trait]
+pub trait Stage: Send + Sync {
+    /// Its name in options and case ids.
+    fn name(&self) -> &'static str;
+    /// Whether stand-ins run in place of Calico's programs.
+    fn modelled(&self) -> bool;
+    /// How many environments this machine carries at once.
+    fn carries(&self) -> usize;
+    /// What no result of this stage says anything of.
+    fn not_covered(&self) -> Vec<String>;
+    /// Looks whether the stage can be had at all, before anything is created, and starts what all environments share.
+    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), NoEnvironment>;
+    /// Stands one environment up. May be dropped at any await; what it had created is then left to [`Stage::reap`].
+    async fn provision(
+        &self,
+        about: &About,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Arc<dyn Provisioned>, NoEnvironment>;
+    /// Removes whatever the run still owns; what could not be removed.
+    async fn reap(&self, teller: &Teller) -> Vec<String>;
+}
+
+/// An environment that a stage stood up and must take down.
+#[async_trait]
+pub trait Provisioned: Environment {
+    /// Itself, as scenarios see it.
+    fn environment(self: Arc<Self>) -> Arc<dyn Environment>;
+    /// Versions and digests of what runs.
+    async fn provenance(&self) -> std::collections::BTreeMap<String, String>;
+    /// Writes logs and states into a folder; what could not be gathered.
+    async fn collect(&self, folder: &Path) -> Vec<String>;
+    /// Takes it down. Idempotent, bounded.
+    async fn finish(&self) -> Result<(), String>;
+    /// Leaves it standing on purpose; how to use it.
+    async fn keep(&self) -> String;
+}

@@ -1,0 +1,173 @@
+//! Verdicts: delivered, or the first broken layer with its parameters.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a look at Whisker and Goldmane comes to.
+///
+/// Two verdicts are equal only with all their parameters; [`Verdict::same_finding`] leaves out what differs between
+/// two looks at the same defect (times, and the status at which a wait ended).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", deny_unknown_fields)]
+pub enum Verdict {
+    /// Whisker showed what was pushed to Goldmane.
+    Delivered {
+        /// Milliseconds from the question to the answer that showed it.
+        after_ms: u64,
+    },
+    /// The cluster's DNS says that the name does not exist, or has no address.
+    NameNotFound {
+        /// The name that is dialled, without port.
+        name: String,
+    },
+    /// The cluster's DNS answers with a failure (SERVFAIL, REFUSED).
+    NameServerFailed {
+        /// The name that is dialled, without port.
+        name: String,
+    },
+    /// The cluster's DNS does not answer.
+    NameServerUnreachable {
+        /// The name that is dialled, without port.
+        name: String,
+    },
+    /// The address is there and nothing listens.
+    ConnectionRefused,
+    /// Packets to the address are dropped.
+    ConnectionTimedOut,
+    /// The peer does not speak TLS.
+    NotTls,
+    /// Goldmane's certificate does not cover the name that is dialled.
+    CertificateNameMismatch {
+        /// The name that is dialled, without port.
+        dialled: String,
+        /// The names in the certificate, in its order.
+        valid_for: Vec<String>,
+    },
+    /// Whisker does not trust the issuer of Goldmane's certificate.
+    UnknownAuthority,
+    /// Goldmane's certificate, or its issuer's, has expired.
+    CertificateExpired {
+        /// The end of its validity, RFC 3339, UTC.
+        not_after: String,
+    },
+    /// Goldmane's certificate, or its issuer's, is not valid yet.
+    CertificateNotYetValid {
+        /// The start of its validity, RFC 3339, UTC.
+        not_before: String,
+    },
+    /// Goldmane's certificate breaks another rule that Go holds it to, such as its extended key usage.
+    CertificateUnusable {
+        /// Go's words.
+        reason: String,
+    },
+    /// Goldmane refuses Whisker's certificate.
+    ClientCertificateRejected,
+    /// The connection stands, and the call fails.
+    RpcFailed {
+        /// The gRPC status code's name, `Unimplemented`.
+        code: String,
+    },
+    /// Whisker's process is not there to be asked.
+    WhiskerNotRunning {
+        /// What is seen of it.
+        reason: String,
+    },
+    /// Whisker answers with neither a listing nor its words for a failed call.
+    WhiskerFailed {
+        /// The HTTP status.
+        status: u16,
+        /// The beginning of the body.
+        body: String,
+    },
+    /// Whisker lists flows, and the one that was pushed is not among them.
+    FlowMissing,
+    /// Nothing could be said before the deadline.
+    TimedOut {
+        /// What was last seen.
+        last: String,
+    },
+}
+
+/// A verdict's name without its parameters.
+pub type Kind = &'static str;
+
+impl Verdict {
+    /// Its name.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Delivered { .. } => "Delivered",
+            Self::NameNotFound { .. } => "NameNotFound",
+            Self::NameServerFailed { .. } => "NameServerFailed",
+            Self::NameServerUnreachable { .. } => "NameServerUnreachable",
+            Self::ConnectionRefused => "ConnectionRefused",
+            Self::ConnectionTimedOut => "ConnectionTimedOut",
+            Self::NotTls => "NotTls",
+            Self::CertificateNameMismatch { .. } => "CertificateNameMismatch",
+            Self::UnknownAuthority => "UnknownAuthority",
+            Self::CertificateExpired { .. } => "CertificateExpired",
+            Self::CertificateNotYetValid { .. } => "CertificateNotYetValid",
+            Self::CertificateUnusable { .. } => "CertificateUnusable",
+            Self::ClientCertificateRejected => "ClientCertificateRejected",
+            Self::RpcFailed { .. } => "RpcFailed",
+            Self::WhiskerNotRunning { .. } => "WhiskerNotRunning",
+            Self::WhiskerFailed { .. } => "WhiskerFailed",
+            Self::FlowMissing => "FlowMissing",
+            Self::TimedOut { .. } => "TimedOut",
+        }
+    }
+
+    /// Whether both are the same finding: equal but for times and a wait's last status.
+    pub fn same_finding(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Delivered { .. }, Self::Delivered { .. }) | (Self::TimedOut { .. }, Self::TimedOut { .. }) => true,
+            _ => self == other,
+        }
+    }
+
+    /// Whether time alone may cure it. The others need a change of what is deployed, so a second look that agrees
+    /// settles them.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NameServerUnreachable { .. }
+                | Self::ConnectionRefused
+                | Self::ConnectionTimedOut
+                | Self::RpcFailed { .. }
+                | Self::WhiskerNotRunning { .. }
+                | Self::WhiskerFailed { .. }
+                | Self::FlowMissing
+                | Self::CertificateNotYetValid { .. }
+                | Self::TimedOut { .. }
+        )
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            Self::Delivered { after_ms } => write!(f, "{kind} after {after_ms} ms"),
+            Self::NameNotFound { name }
+            | Self::NameServerFailed { name }
+            | Self::NameServerUnreachable { name } => write!(f, "{kind}: {name}"),
+            Self::CertificateNameMismatch { dialled, valid_for } => {
+                write!(f, "{kind}: dialled {dialled}, valid for {}", valid_for.join(", "))
+            }
+            Self::CertificateExpired { not_after } => write!(f, "{kind}: since {not_after}"),
+            Self::CertificateNotYetValid { not_before } => write!(f, "{kind}: until {not_before}"),
+            Self::CertificateUnusable { reason } | Self::WhiskerNotRunning { reason } => {
+                write!(f, "{kind}: {reason}")
+            }
+            Self::RpcFailed { code } => write!(f, "{kind}: {code}"),
+            Self::WhiskerFailed { status, body } => write!(f, "{kind}: status {status}, {body:?}"),
+            Self::TimedOut { last } => write!(f, "{kind}: last seen: {last}"),
+            Self::ConnectionRefused
+            | Self::ConnectionTimedOut
+            | Self::NotTls
+            | Self::UnknownAuthority
+            | Self::ClientCertificateRejected
+            | Self::FlowMissing => f.write_str(kind),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `cargo xtask e2e`
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use catwalk_fixtures::{DnsProfile, KnownIssue, Release};
+use catwalk_harness::case::{self, KnownIssues};
+use catwalk_harness::owner::{Ledger, ledgers_folder};
+use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, SCHEMA, terminal};
+use catwalk_harness::run::{self, Group, Keep, Options, Record};
+use catwalk_harness::stage::Stage;
+use catwalk_harness::stage::kind::{Cni, Configs, Kind, KindOptions};
+use catwalk_harness::probe;
+use clap::ValueEnum;
+use tokio::sync::watch;
+
+use crate::select::{self, Selection};
+use crate::show;
+
+/// Options of `e2e`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to stand Calico up: `kind` on real clusters, `lab` with stand-ins in this process
+    #[arg(long, value_enum, default_value_t = StageName::Kind)]
+    stage: StageName,
+    /// Cluster domain, may be repeated [default: those of kind-configs for the stage]
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Vec<String>,
+    /// Calico version, or `newest` or `all`, may be repeated [default: newest; all in the lab]
+    #[arg(long, value_name = "VERSION")]
+    calico: Vec<String>,
+    /// What the cluster's DNS serves: strict, dual or upstream-down, may be repeated
+    #[arg(long, value_name = "PROFILE")]
+    dns: Vec<DnsProfile>,
+    /// Scenario, or the crate of several, may be repeated [default: all]
+    #[arg(long, value_name = "ID")]
+    scenario: Vec<String>,
+    /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Runs the project's stand-ins in place of Calico's programs (kind)
+    #[arg(long)]
+    standin: bool,
+    /// What connects the pods (kind): `calico`, `kind` for kind's own, `none` for one that the node image brings
+    /// [default: calico; kind with --standin]
+    #[arg(long, value_enum)]
+    cni: Option<CniName>,
+    /// Node image (kind) [default: kind's own]
+    #[arg(long, value_name = "REF")]
+    node_image: Option<String>,
+    /// Environments at once [default: by this machine's cores and memory]
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Seconds that standing one environment up may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// When to leave an environment standing
+    #[arg(long, value_enum, default_value_t = KeepName::Never)]
+    keep: KeepName,
+    /// Folder for report.json, junit.xml and evidence
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    report: PathBuf,
+    /// Prints the cases and ends
+    #[arg(long)]
+    list: bool,
+    /// Prints what would be created and ends
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StageName {
+    Kind,
+    Lab,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CniName {
+    Calico,
+    Kind,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KeepName {
+    Never,
+    Failed,
+    Always,
+}
+
+pub(crate) async fn run(args: Args) -> Result<u8> {
+    let workspace = workspace();
+    let configs = Configs::read(&workspace.join("kind-configs")).map_err(anyhow::Error::new)?;
+    let releases = Release::table()?;
+    let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
+    let (stage_name, modelled) = match args.stage {
+        StageName::Lab => ("lab", true),
+        StageName::Kind => ("kind", args.standin),
+    };
+    refuse_idle_flags(&args)?;
+    let selection = Selection {
+        domains: args.domain.clone(),
+        calico: args.calico.clone(),
+        dns: args.dns.clone(),
+        scenarios: args.scenario.clone(),
+    };
+    let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
+    let cni = match (args.cni, args.standin) {
+        (Some(CniName::Calico), true) => bail!("stand-ins bring no network: --standin goes with --cni kind or none"),
+        (Some(CniName::Calico), false) | (None, false) => Cni::Calico,
+        (Some(CniName::Kind), _) | (None, true) => Cni::Kind,
+        (Some(CniName::None), _) => Cni::None,
+    };
+    if args.list {
+        return print_cases(&groups);
+    }
+    if args.dry_run {
+        return print_plan(&args, &groups, &configs, &releases, cni);
+    }
+    std::fs::create_dir_all(&args.report)
+        .and_then(|()| tempfile_in(&args.report))
+        .with_context(|| format!("the report cannot be written into {}; name another folder with --report", args.report.display()))?;
+
+    let timeout = Duration::from_secs(args.timeout);
+    let ledger = match args.stage {
+        StageName::Lab => None,
+        StageName::Kind => Some(Ledger::open(&ledgers_folder()).context("opening the run's ledger")?),
+    };
+    let stage: Arc<dyn Stage> = match &ledger {
+        None => bail!("x"),
+        Some(ledger) => Arc::new(Kind::new(KindOptions {
+            configs,
+            releases,
+            manifests: args.manifests.clone(),
+            standin: args.standin,
+            cni,
+            node_image: args.node_image.clone(),
+            ledger: ledger.clone(),
+            workspace: workspace.clone(),
+            timeout,
+        })),
+    };
+    let run_id = ledger.as_ref().map_or_else(catwalk_harness::owner::RunId::random, |l| l.run().clone());
+    let options = Options {
+        jobs: args.jobs.map_or_else(|| stage.carries(), usize::from),
+        timeout,
+        keep: match args.keep {
+            KeepName::Never => Keep::Never,
+            KeepName::Failed => Keep::Failed,
+            KeepName::Always => Keep::Always,
+        },
+        evidence: (args.stage != StageName::Lab).then(|| args.report.join("evidence")),
+        run: run_id.to_string(),
+    };
+    let record: Record = Arc::new(Mutex::new(Report {
+        schema: SCHEMA,
+        catwalk: version(&workspace),
+        run: run_id.to_string(),
+        command: command_line(),
+        started: probe::now(),
+        took_ms: 0,
+        stage: stage_name.to_owned(),
+        modelled,
+        not_covered: Vec::new(),
+        environments: Vec::new(),
+        cases: Vec::new(),
+        left_behind: Vec::new(),
+        kept: Vec::new(),
+        problems: Vec::new(),
+        interrupted: false,
+    }));
+    let cases = groups.iter().map(|group| group.scenarios.len()).sum();
+    let (listener, done) = show::listener(cases);
+    let stop = on_interruption();
+    // A task of its own: after a panic in it the report is written all the same.
+    let ran = tokio::spawn(run::run(stage, groups, issues, options, record.clone(), listener, stop)).await;
+    done();
+    let mut report = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Err(panic) = ran {
+        report.problems.push(format!("the run ended in a panic: {panic}. `cargo xtask clean` removes what it left"));
+    }
+    finish(&report, &args.report)
+}
+
+/// Writes and prints the report; the exit code.
+fn finish(report: &Report, folder: &Path) -> Result<u8> {
+    let written = report.write(folder);
+    let columns = if std::io::stdout().is_terminal() { columns() } else { 160 };
+    let mut out = std::io::stdout().lock();
+    // Whoever closed the pipe has read enough.
+    let _ = write!(out, "{}", terminal::render(report, columns));
+    let mut code = report.exits().first().copied().unwrap_or(0);
+    match written {
+        Ok(()) => {
+            let _ = writeln!(out, "report: {}", folder.join("report.json").display());
+        }
+        Err(e) => {
+            eprintln!("error: the report cannot be written into {}: {e}", folder.display());
+            if code == 0 {
+                code = EXIT_NO_ENVIRONMENT;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// The terminal's width; the table needs some.
+fn columns() -> u16 {
+    terminal_size::terminal_size().map_or(100, |(width, _)| width.0.max(60))
+}
+
+/// Turns true on the first interruption; the second ends the process at once.
+fn on_interruption() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for again in [false, true] {
+            interruption().await;
+            if again {
+                eprintln!("interrupted again: `cargo xtask clean` removes what is left");
+                std::process::exit(i32::from(EXIT_INTERRUPTED));
+            }
+            eprintln!("interrupted: cleaning up; once more ends at once");
+            let _ = sender.send(true);
+        }
+    });
+    receiver
+}
+
+async fn interruption() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A flag that the stage would not look at is a mistake, and better said than ignored.
+fn refuse_idle_flags(args: &Args) -> Result<()> {
+    if args.stage == StageName::Kind {
+        return Ok(());
+    }
+    let idle = [
+        ("--manifests", args.manifests.is_some()),
+        ("--standin", args.standin),
+        ("--cni", args.cni.is_some()),
+        ("--node-image", args.node_image.is_some()),
+    ];
+    match idle.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => bail!("{flag} does nothing in the lab, where everything is a stand-in"),
+        None => Ok(()),
+    }
+}
+
+fn print_cases(groups: &[Group]) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    for group in groups {
+        for scenario in &group.scenarios {
+            if writeln!(out, "{}", case::id(scenario, &group.about)).is_err() {
+                return Ok(0);
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn print_plan(args: &Args, groups: &[Group], configs: &Configs, releases: &[Release], cni: Cni) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    for group in groups {
+        let about = &group.about;
+        let mut text = format!("{}: {} scenarios\n", about.id(), group.scenarios.len());
+        if args.stage == StageName::Kind {
+            let cluster = configs.cluster(&about.domain, about.dns, cni, args.node_image.as_deref());
+            text.push_str(&format!("  kind cluster: {cluster}\n"));
+            if let Some(release) = releases.iter().find(|r| r.calico == about.calico).filter(|_| !args.standin) {
+                let from = args.manifests.as_ref().map_or("downloaded".to_owned(), |dir| dir.display().to_string());
+                text.push_str(&format!("  Calico {}, operator {}, manifests {from}\n", release.calico, release.operator));
+                text.push_str(&format!("  Installation: {}\n", configs.installation(&about.domain, about.dns)));
+            }
+        }
+        if write!(out, "{text}").is_err() {
+            return Ok(0);
+        }
+    }
+    Ok(0)
+}
+
+/// The project's folder.
+fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Finds out whether files can be created there.
+fn tempfile_in(folder: &Path) -> std::io::Result<()> {
+    tempfile::NamedTempFile::new_in(folder).map(drop)
+}
+
+/// Catwalk's version, with the commit where git knows it.
+fn version(workspace: &Path) -> String {
+    let git = |words: &[&str]| {
+        let output = std::process::Command::new("git").current_dir(workspace).args(words).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) => {
+            let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
+            format!("{version} ({commit}{})", if changed { ", changed" } else { "" })
+        }
+        None => version.to_owned(),
+    }
+}
+
+/// The command that was given, as one would give it again.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| {
+        let plain = word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@".contains(&b));
+        if plain && !word.is_empty() { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    std::iter::once("cargo xtask".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}

@@ -11,6 +11,7 @@ use crate::environment::{Environment, LookError, Reached};
 use crate::judge::{Judgement, judge};
 use crate::probe::{self, call, http, tls};
 use crate::sight::{Push, Said, Sight, Wanted};
+use crate::timing::Stopwatch;
 use crate::verdict::Verdict;
 use crate::wait::{GaveUp, Probe, Tell, wait_for};
 
@@ -19,6 +20,7 @@ pub struct Place {
     env: Arc<dyn Environment>,
     canary: String,
     tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+    stopwatch: Stopwatch,
 }
 
 /// What a scenario found: the judgement and the sight that it rests on.
@@ -62,8 +64,9 @@ impl Place {
         env: Arc<dyn Environment>,
         canary: String,
         tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+        stopwatch: Stopwatch,
     ) -> Self {
-        Self { env, canary, tell }
+        Self { env, canary, tell, stopwatch }
     }
 
     /// Pushes a canary flow to Goldmane and asks Whisker until the answer shows it, or shows what is broken.
@@ -82,13 +85,15 @@ impl Place {
         let pace = self.env.pace();
         let held: Mutex<Option<(Verdict, Instant)>> = Mutex::default();
         let newest: Mutex<Option<(Judgement, Sight)>> = Mutex::default();
+        // Since when Calico is waited for: from the first look at something that time may cure.
+        let waiting: Mutex<Option<u64>> = Mutex::default();
         let tell: Tell<'_> = &*self.tell;
         let deadline = Instant::now() + pace.patience;
         let what = format!("Whisker's answer to {question:?}");
         // The last look may begin just before the deadline and has its own limits.
         let hard = deadline + pace.answer + 6 * pace.step;
         let ended = wait_for(&what, hard, pace.every, tell, || {
-            let (newest, held) = (&newest, &held);
+            let (newest, held, waiting) = (&newest, &held, &waiting);
             let look = self.look(question, wanted, push);
             async move {
                 let sight = match look.await {
@@ -97,6 +102,9 @@ impl Place {
                     Err(e) => return Probe::NotYet(e.to_string()),
                 };
                 let judgement = judge(&sight);
+                if judgement.verdict.may_pass() {
+                    lock(waiting).get_or_insert(self.stopwatch.now_ms());
+                }
                 let done = settled(&judgement, &mut lock(held), pace.settle, deadline);
                 let status = judgement.disagreement.clone().unwrap_or_else(|| judgement.verdict.to_string());
                 *lock(newest) = Some((judgement, sight));
@@ -104,6 +112,9 @@ impl Place {
             }
         })
         .await;
+        if let Some(since) = *lock(&waiting) {
+            self.stopwatch.note("Calico still on its way", true, since);
+        }
         let last = match ended {
             Ok(()) => String::new(),
             Err(GaveUp::TimedOut { last, .. }) => last,

@@ -265,7 +265,7 @@ impl One<'_> {
         let started = Instant::now();
         let canary = format!("catwalk-{}-{}", self.options.run, scenario.id.rsplit('/').next().unwrap_or("case"));
         let tell = teller.as_tell();
-        let place = Place::new(env.clone().environment(), canary, Box::new(tell));
+        let place = Place::new(env.clone().environment(), canary, Box::new(tell), stopwatch.clone());
         // Its own task, so that a panic in a scenario is this case's error and not the run's.
         let bound = CASE_BOUND.max(env.pace().patience * 3 + env.pace().answer);
         let ran = tokio::spawn(tokio::time::timeout(bound, (scenario.run)(place)));

@@ -36,9 +36,14 @@ impl Stopwatch {
     pub async fn part<T>(&self, part: &str, waiting: bool, work: impl Future<Output = T>) -> T {
         let start_ms = self.now_ms();
         let done = work.await;
+        self.note(part, waiting, start_ms);
+        done
+    }
+
+    /// Notes a part that began at `start_ms` and ends now.
+    pub fn note(&self, part: &str, waiting: bool, start_ms: u64) {
         let span = Span { part: part.to_owned(), start_ms, end_ms: self.now_ms(), waiting };
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).push(span);
-        done
     }
 
     /// The parts so far.

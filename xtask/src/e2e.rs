@@ -13,6 +13,7 @@ use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, SCH
 use catwalk_harness::run::{self, Group, Keep, Options, Record};
 use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::kind::{Cni, Configs, Kind, KindOptions};
+use catwalk_harness::stage::lab::Lab;
 use catwalk_harness::probe;
 use clap::ValueEnum;
 use tokio::sync::watch;
@@ -130,7 +131,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         StageName::Kind => Some(Ledger::open(&ledgers_folder()).context("opening the run's ledger")?),
     };
     let stage: Arc<dyn Stage> = match &ledger {
-        None => bail!("x"),
+        None => Arc::new(Lab::new(releases)),
         Some(ledger) => Arc::new(Kind::new(KindOptions {
             configs,
             releases,

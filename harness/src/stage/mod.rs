@@ -1,7 +1,7 @@
 //! Stages: where a Calico is stood up. Only here is anything known of Docker, kind or Kubernetes.
 
 pub mod kind;
-//pub mod lab;
+pub mod lab;
 pub mod objects;
 
 use std::path::Path;

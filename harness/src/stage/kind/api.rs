@@ -49,14 +49,18 @@ pub(super) fn dynamic(client: &Client, object: &Value) -> Result<Api<DynamicObje
 }
 
 /// Applies objects by server-side apply, several at once; the API server's refusals of what does not exist yet
-/// (a namespace, a kind) are waited out until the deadline.
+/// (a kind, an account) are waited out until the deadline. Namespaces go first.
 pub(super) async fn apply(client: &Client, objects: &[Value], deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
-    futures::stream::iter(objects.to_vec())
-        .map(|object| async move { apply_one(client, &object, deadline, tell).await })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await
-        .map(|_| ())
+    let (namespaces, others): (Vec<Value>, Vec<Value>) =
+        objects.iter().cloned().partition(|object| object["kind"] == "Namespace");
+    for objects in [namespaces, others] {
+        futures::stream::iter(objects)
+            .map(|object| async move { apply_one(client, &object, deadline, tell).await })
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+    }
+    Ok(())
 }
 
 async fn apply_one(client: &Client, object: &Value, deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
@@ -74,9 +78,15 @@ async fn apply_one(client: &Client, object: &Value, deadline: Instant, tell: Tel
     wait_for(&what, deadline, Duration::from_millis(300), &tell_trouble, || async {
         match tokio::time::timeout(REQUEST, api.patch(name, &params, &Patch::Apply(object))).await {
             Ok(Ok(_)) => Probe::Done(()),
-            // Not found: the kind or the namespace is to come. Server errors and conflicts pass. The rest will not.
-            Ok(Err(kube::Error::Api(status))) if !matches!(status.code, 404 | 409 | 429 | 500..) => {
-                Probe::Never(status.message.clone())
+            Ok(Err(kube::Error::Api(status))) => {
+                // Not found: the kind or the namespace is to come. Server errors and conflicts pass. An account that
+                // is missing is forbidden. The rest will not pass.
+                let to_come = status.code == 403 && status.message.contains("not found");
+                if to_come || matches!(status.code, 404 | 409 | 429 | 500..) {
+                    Probe::NotYet(status.message.clone())
+                } else {
+                    Probe::Never(status.message.clone())
+                }
             }
             Ok(Err(e)) => Probe::NotYet(e.to_string()),
             Err(_) => Probe::NotYet(format!("no answer within {} s", REQUEST.as_secs())),
@@ -93,13 +103,39 @@ pub(super) async fn pods(client: &Client, namespace: &str, labels: &str) -> Resu
     list.map(|list| list.items).map_err(LookError::while_(format!("listing the pods of {namespace}")))
 }
 
-/// Connects to a port of the first running pod with that label; `Err` in the inner result is the node's refusal.
+/// Connects to a port of the first running pod with that label.
+///
+/// A refusal shows as a connection that ends at once.
 pub(super) async fn forward(
     client: &Client,
     namespace: &str,
     labels: &str,
     port: u16,
+) -> Result<Box<dyn Stream>, LookError> {
+    forward_watched(client, namespace, labels, port).await.map(|(stream, _)| stream)
+}
+
+/// The same, and waits a moment for the node's refusal, so that it can be told from a peer that hangs up.
+pub(super) async fn forward_or_refusal(
+    client: &Client,
+    namespace: &str,
+    labels: &str,
+    port: u16,
 ) -> Result<Result<Box<dyn Stream>, String>, LookError> {
+    let (stream, refusal) = forward_watched(client, namespace, labels, port).await?;
+    // The node connects after it has accepted the forward, and says a refusal on a channel of its own.
+    match tokio::time::timeout(REFUSAL, refusal).await {
+        Ok(Some(why)) => Ok(Err(why)),
+        Ok(None) | Err(_) => Ok(Ok(stream)),
+    }
+}
+
+async fn forward_watched(
+    client: &Client,
+    namespace: &str,
+    labels: &str,
+    port: u16,
+) -> Result<(Box<dyn Stream>, impl Future<Output = Option<String>> + use<>), LookError> {
     let doing = || format!("connecting to port {port} of pod {labels} in {namespace}");
     let pods = pods(client, namespace, labels).await?;
     let running = pods.iter().find(|pod| {
@@ -113,12 +149,8 @@ pub(super) async fn forward(
     let mut forwarder = api.portforward(&name, &[port]).await.map_err(LookError::while_(doing()))?;
     let none = || LookError { doing: doing(), why: "the port-forward has no stream".to_owned() };
     let stream = forwarder.take_stream(port).ok_or_else(none)?;
-    let error = forwarder.take_error(port).ok_or_else(none)?;
-    // The node connects after it has accepted the forward, and says a refusal on a channel of its own.
-    match tokio::time::timeout(REFUSAL, error).await {
-        Ok(Some(why)) => Ok(Err(why)),
-        Ok(None) | Err(_) => Ok(Ok(Box::new(stream))),
-    }
+    let refusal = forwarder.take_error(port).ok_or_else(none)?;
+    Ok((Box::new(stream), refusal))
 }
 
 /// How long a refusal of a port-forward takes to arrive.

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::api::{self, forward, pods};
+use super::api::{self, forward, forward_or_refusal, pods};
 use super::command;
 use super::ready::{State, state};
 use crate::environment::{
@@ -26,7 +26,6 @@ use crate::probe::dns;
 use crate::report::write_whole;
 use crate::sight::{DnsAnswer, Vantage};
 use crate::stage::{Provisioned, objects};
-use crate::wait::{Probe, wait_for};
 
 const TRAFFIC: &str = "catwalk-traffic";
 const TRAFFIC_PORT: u16 = 8080;
@@ -143,15 +142,14 @@ impl Environment for KindEnvironment {
 
     async fn ask_dns(&self, name: &str) -> DnsAnswer {
         match forward(&self.client, "kube-system", "k8s-app=kube-dns", 53).await {
-            Ok(Ok(stream)) => dns::ask(stream, name).await,
-            Ok(Err(why)) => DnsAnswer::Unreachable(why),
+            Ok(stream) => dns::ask(stream, name).await,
             Err(e) => DnsAnswer::Unreachable(e.to_string()),
         }
     }
 
     async fn connect_goldmane(&self, _: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
         let port = self.target_port("goldmane").await?;
-        match forward(&self.client, CALICO_NAMESPACE, "k8s-app=goldmane", port).await? {
+        match forward_or_refusal(&self.client, CALICO_NAMESPACE, "k8s-app=goldmane", port).await? {
             Ok(stream) => Ok(Reached::Open(stream)),
             Err(why) if why.contains("refused") => Ok(Reached::Refused),
             Err(why) if why.contains("timed out") || why.contains("timeout") => Ok(Reached::TimedOut),
@@ -169,10 +167,8 @@ impl Environment for KindEnvironment {
 
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
         let port = self.target_port("whisker").await?;
-        match forward(&self.client, CALICO_NAMESPACE, "k8s-app=whisker", port).await? {
-            Ok(stream) => Ok(WhiskerDoor { stream, prefix: "/whisker-backend" }),
-            Err(why) => Err(LookError { doing: "connecting to Whisker".to_owned(), why }),
-        }
+        let stream = forward(&self.client, CALICO_NAMESPACE, "k8s-app=whisker", port).await?;
+        Ok(WhiskerDoor { stream, prefix: "/whisker-backend" })
     }
 
     async fn whisker_log(&self) -> Result<String, LookError> {
@@ -250,26 +246,29 @@ impl Environment for KindEnvironment {
         let Some(image) = &self.traffic else {
             return Err(LookError { doing: "sending traffic".to_owned(), why: "there is no image for it".to_owned() });
         };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAFFIC}});
-        let server = traffic_pod(image, "server", &["serve", &TRAFFIC_PORT.to_string()]);
-        api::apply(&self.client, &[namespace, server], deadline, &|_, _| {}).await?;
-        let address = wait_for("the address of a pod", deadline, Duration::from_millis(300), &|_, _| {}, || async {
-            match pods(&self.client, TRAFFIC, "app=server").await {
-                Ok(pods) => match pods.first().and_then(|p| p.status.as_ref()?.pod_ip.clone()) {
-                    Some(ip) => Probe::Done(ip),
-                    None => Probe::NotYet("no address".to_owned()),
-                },
-                Err(e) => Probe::NotYet(e.to_string()),
-            }
-        })
-        .await
-        .map_err(LookError::while_("starting pods that make traffic"))?;
-        let target = format!("{address}:{TRAFFIC_PORT}");
-        let client = traffic_pod(image, "client", &["send", &target]);
-        api::apply(&self.client, &[client], deadline, &|_, _| {}).await?;
+        start_traffic(&self.client, image).await?;
         Ok((TRAFFIC.to_owned(), "client".to_owned()))
     }
+}
+
+/// Applies two pods of which one sends to the other, for as long as the cluster is there.
+pub(super) async fn start_traffic(client: &Client, image: &str) -> Result<(), LookError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAFFIC}});
+    // By the Service's address the client can be started before the server has one of its own.
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": TRAFFIC},
+        "spec": {"selector": {"app": "server"}, "ports": [{"port": TRAFFIC_PORT}]},
+    });
+    api::apply(client, &[namespace, service.clone()], deadline, &|_, _| {}).await?;
+    let doing = "reading the Service catwalk-traffic/server";
+    let service = api::dynamic(client, &service)?.get("server").await.map_err(LookError::while_(doing))?;
+    let address = service.data.pointer("/spec/clusterIP").and_then(Value::as_str).unwrap_or_default();
+    let pods = [
+        traffic_pod(image, "server", &["serve", &TRAFFIC_PORT.to_string()]),
+        traffic_pod(image, "client", &["send", &format!("{address}:{TRAFFIC_PORT}")]),
+    ];
+    api::apply(client, &pods, deadline, &|_, _| {}).await
 }
 
 /// A pod that runs the project's own program and may do nothing else.

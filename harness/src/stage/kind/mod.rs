@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use catwalk_fixtures::pki::Authority;
+use catwalk_fixtures::standin::operator;
 use catwalk_fixtures::{DnsProfile, OPERATOR_SIGNER, Release};
 pub use config::{ClusterConfig, Cni, Configs};
 use engine::{Engine, EngineInfo};
+use futures::FutureExt;
 use environment::KindEnvironment;
 use images::Images;
 use kube::Client;
@@ -275,27 +277,32 @@ impl Stage for Kind {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let cluster = format!("catwalk-{}-{number}", self.options.ledger.run());
 
-        // The archive is on its way while the cluster is created; a failure of either ends both.
-        let archive = async {
-            let archive = shared.images.archive(release, teller);
-            stopwatch.part("images", true, archive).await
+        // The archive is on its way while the cluster is created, and is loaded while the CRDs are applied.
+        let created = async { stopwatch.part("create", true, self.create(&cluster, about, teller)).await };
+        let created = created.boxed().shared();
+        let load = async {
+            let archive = async { stopwatch.part("images", true, shared.images.archive(release, teller)).await };
+            let (archive, _) = tokio::try_join!(archive, created.clone())?;
+            let path = archive.path.to_string_lossy().into_owned();
+            let words = ["load", "image-archive", &path, "--name", &cluster];
+            teller.tell("loading the images", "");
+            let tell = |line: &str| teller.tell("loading the images", line);
+            let loading = command::kind(&self.options.ledger, &words, None, &tell);
+            stopwatch.part("load", true, loading).await?;
+            Ok::<_, NoEnvironment>(archive)
         };
-        let created = async {
-            let client = stopwatch.part("create", true, self.create(&cluster, about, teller)).await?;
+        let configure = async {
+            let client = created.clone().await?;
             stopwatch.part("check domain", false, self.check_domain(&cluster, about)).await?;
             let dns = self.configure_dns(&client, about, deadline, teller);
             stopwatch.part("configure dns", false, dns).await?;
             let applying = self.apply_before_images(&client, release, deadline, teller);
             let applied = stopwatch.part("apply CRDs", false, applying).await?;
-            Ok::<_, NoEnvironment>((client, applied))
+            Ok((client, applied))
         };
-        let (archive, (client, applied)) = tokio::try_join!(archive, created)?;
-        let path = archive.path.to_string_lossy().into_owned();
-        let words = ["load", "image-archive", &path, "--name", &cluster];
-        teller.tell("loading the images", "");
-        let tell = |line: &str| teller.tell("loading the images", line);
-        let loading = command::kind(&self.options.ledger, &words, None, &tell);
-        stopwatch.part("load", true, loading).await?;
+        let (archive, (client, applied)) = tokio::try_join!(load, configure)?;
+        let sees_traffic = !self.options.standin && self.options.cni == Cni::Calico;
+        let traffic = if sees_traffic { archive.traffic.ok() } else { None };
 
         let tell = teller.as_tell();
         let applying = async {
@@ -303,7 +310,8 @@ impl Stage for Kind {
                 let authority = Authority::generate(OPERATOR_SIGNER)
                     .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
                 let image = programs::Program::Standin.image(&self.options.ledger);
-                let _ = (image, authority); let objects: Vec<Value> = vec![];
+                let objects = operator::render(release, &about.domain, &authority, &image)
+                    .map_err(|e| NoEnvironment::because(format!("rendering the stand-in's objects: {e}")))?;
                 api::apply(&client, &objects, deadline, &tell).await.map_err(no)
             } else {
                 api::apply(&client, &applied.operator, deadline, &tell).await.map_err(no)?;
@@ -316,6 +324,10 @@ impl Stage for Kind {
             }
         };
         stopwatch.part("apply", false, applying).await?;
+        if let Some(image) = &traffic {
+            let started = environment::start_traffic(&client, image);
+            stopwatch.part("start traffic", false, started).await.map_err(no)?;
+        }
         let ready = ready::goldmane_has_an_endpoint(&client, self.options.cni, deadline, &tell);
         stopwatch.part("ready", true, ready).await?;
 
@@ -331,14 +343,13 @@ impl Stage for Kind {
             provenance.insert("node image".to_owned(), image.clone());
         }
         provenance.extend(archive.digests.iter().map(|(image, digest)| (format!("image {image}"), digest.clone())));
-        let sees_traffic = !self.options.standin && self.options.cni == Cni::Calico;
         let env = KindEnvironment {
             about: about.clone(),
-            cluster,
+            cluster: cluster.clone(),
             ledger: self.options.ledger.clone(),
             client,
             provenance,
-            traffic: if sees_traffic { archive.traffic.ok() } else { None },
+            traffic,
             authority: OnceCell::new(),
         };
         stopwatch.part("dns in force", true, self.dns_in_force(&env, deadline, teller)).await?;

@@ -226,7 +226,7 @@ async fn start(about: &About, release: &Release, plant: &Plant) -> Result<LabEnv
         certificate_pem: leaf.certificate_pem().to_owned(),
         key_pem: leaf.key_pem().to_owned().into(),
         client_ca_pem: if plant.goldmane_distrusts { &other } else { &authority }.certificate_pem().to_owned(),
-        rollover: Duration::from_millis(500),
+        rollover: Duration::from_millis(100),
         fault: plant.goldmane.clone(),
     })
     .await?;
@@ -314,8 +314,15 @@ async fn silent(held: &mut Vec<TcpListener>) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
+/// Without Nagle's algorithm (RFC 9293, 3.7.4), which waits for acknowledgements that loopback delays by 40 ms.
+async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn connect(address: SocketAddr) -> std::io::Result<Reached> {
-    match TcpStream::connect(address).await {
+    match open(address).await {
         Ok(stream) => Ok(Reached::Open(Box::new(stream))),
         Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(Reached::Refused),
         Err(e) => Err(e),
@@ -356,7 +363,7 @@ impl Environment for LabEnvironment {
     }
 
     async fn ask_dns(&self, name: &str) -> DnsAnswer {
-        match TcpStream::connect(self.dns).await {
+        match open(self.dns).await {
             Ok(stream) => dns::ask(stream, name).await,
             Err(e) => DnsAnswer::Unreachable(e.to_string()),
         }
@@ -379,7 +386,7 @@ impl Environment for LabEnvironment {
 
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
         let doing = "connecting to Whisker";
-        let stream = TcpStream::connect(self.ui).await.map_err(LookError::while_(doing))?;
+        let stream = open(self.ui).await.map_err(LookError::while_(doing))?;
         Ok(WhiskerDoor { stream: Box::new(stream), prefix: self.prefix })
     }
 

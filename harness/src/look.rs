@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::environment::{Environment, LookError, Reached};
-use crate::judge::{Judgement, judge};
+use crate::judge::{EVENT_STREAM, Judgement, judge};
 use crate::probe::{self, call, http, tls};
 use crate::sight::{Push, Said, Sight, Wanted};
 use crate::timing::Stopwatch;
@@ -196,7 +196,9 @@ impl Place {
             Said::Silent(_) => false,
         };
         let expects_reason = match whisker {
-            Said::Answer { body, .. } => body.contains("\"error\""),
+            Said::Answer { body, content_type, .. } => {
+                body.contains("\"error\"") || (body.is_empty() && content_type.starts_with(EVENT_STREAM))
+            }
             Said::NotThere(_) | Said::Silent(_) => false,
         };
         let patience = if expects_reason { self.env.pace().step } else { Duration::ZERO };

@@ -39,7 +39,7 @@ pub fn judge(sight: &Sight) -> Judgement {
     let (verdict, disagreement) = match &sight.whisker {
         Said::NotThere(why) => (Verdict::WhiskerNotRunning { reason: ended(&sight.log).unwrap_or_else(|| why.clone()) }, None),
         Said::Silent(why) => (Verdict::TimedOut { last: format!("Whisker was asked: {why}") }, None),
-        Said::Answer { status, body, .. } => match read_answer(*status, body, &sight.wanted) {
+        Said::Answer { status, body, content_type } => match read_answer(*status, body, &sight.wanted) {
             Answer::Shows => match reach {
                 Reach::Goldmane => (Verdict::Delivered { after_ms: sight.after_ms }, None),
                 Reach::Broken(verdict) => {
@@ -47,6 +47,11 @@ pub fn judge(sight: &Sight) -> Judgement {
                     (verdict, Some(words))
                 }
             },
+            // A stream has begun with 200 before its call fails; only the log tells (whisker-backend v3.30.0,
+            // `ListOrStream`).
+            Answer::Lacks if content_type.starts_with(EVENT_STREAM) && speaks(&sight.log) => {
+                call_failed(reach, sight)
+            }
             Answer::Lacks => lacking(reach, sight.pushed.as_ref()),
             Answer::CallFailed => call_failed(reach, sight),
             // Behind nginx a process that ended looks like a bad gateway; its last words say more.
@@ -57,6 +62,14 @@ pub fn judge(sight: &Sight) -> Judgement {
         },
     };
     Judgement { verdict, disagreement, further_defects }
+}
+
+/// The content type of a stream (HTML Living Standard, server-sent events).
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// Whether the log says anything of the link.
+fn speaks(log: &[String]) -> bool {
+    words::admitted(log.iter().map(String::as_str)).is_some()
 }
 
 /// Whisker lists flows, and not the wanted one.

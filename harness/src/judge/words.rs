@@ -128,7 +128,8 @@ fn line_admits(line: &str) -> Option<Admitted> {
             None => Admitted::any(&["CertificateExpired", "CertificateNotYetValid"]),
         });
     }
-    if let Some((_, rest)) = line.split_once("lookup ") {
+    // The words before it are `A record lookup error: `.
+    if let Some((_, rest)) = line.rsplit_once(" lookup ") {
         let name = rest.split([' ', ':']).next().unwrap_or_default().to_owned();
         if rest.contains("server misbehaving") {
             return Some(Admitted::exactly(Verdict::NameServerFailed { name }));

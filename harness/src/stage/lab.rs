@@ -108,12 +108,23 @@ pub enum WhiskerPlant {
 pub struct Lab {
     releases: Vec<Release>,
     plant: Plant,
+    patience: Duration,
 }
 
 impl Lab {
+    /// What its environments can do.
+    pub const CAN: [Capability; 2] = [Capability::PushFlow, Capability::AskWhisker];
+
     /// A lab over these releases.
     pub fn new(releases: Vec<Release>) -> Self {
-        Self { releases, plant: Plant::default() }
+        Self { releases, plant: Plant::default(), patience: Duration::from_secs(3) }
+    }
+
+    /// The same, believing sooner that what time may cure is there to stay.
+    #[must_use]
+    pub fn impatient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The same with a defect.
@@ -159,7 +170,7 @@ impl Stage for Lab {
                 "It models the releases of fixtures/data/releases.json",
             )
         })?;
-        let env = stopwatch.part("start", false, start(about, release, &self.plant)).await;
+        let env = stopwatch.part("start", false, start(about, release, &self.plant, self.patience)).await;
         env.map(|env| Arc::new(env) as Arc<dyn Provisioned>)
             .map_err(|e| NoEnvironment::because(format!("starting the lab's stand-ins: {e}")))
     }
@@ -183,6 +194,7 @@ struct LabEnvironment {
     prefix: &'static str,
     log: LogSink,
     rendered: Vec<Value>,
+    patience: Duration,
     running: Mutex<Option<Running>>,
 }
 
@@ -196,7 +208,12 @@ struct Running {
     _held: Vec<TcpListener>,
 }
 
-async fn start(about: &About, release: &Release, plant: &Plant) -> Result<LabEnvironment, Box<dyn std::error::Error + Send + Sync>> {
+async fn start(
+    about: &About,
+    release: &Release,
+    plant: &Plant,
+    patience: Duration,
+) -> Result<LabEnvironment, Box<dyn std::error::Error + Send + Sync>> {
     let authority = Authority::generate(OPERATOR_SIGNER)?;
     let other = Authority::generate(OPERATOR_SIGNER)?;
     let rendered = operator::render(release, &about.domain, &authority, "catwalk/standin:lab")?;
@@ -296,6 +313,7 @@ async fn start(about: &About, release: &Release, plant: &Plant) -> Result<LabEnv
         prefix,
         log,
         rendered,
+        patience,
         running: Mutex::new(Some(Running { dns, goldmane, whisker, ui, _held: held })),
         authority,
     })
@@ -336,7 +354,7 @@ impl Environment for LabEnvironment {
     }
 
     fn can(&self) -> Vec<Capability> {
-        vec![Capability::PushFlow, Capability::AskWhisker]
+        Lab::CAN.to_vec()
     }
 
     fn pace(&self) -> Pace {
@@ -345,7 +363,7 @@ impl Environment for LabEnvironment {
             settle: Duration::from_millis(100),
             answer: Duration::from_secs(2),
             step: Duration::from_millis(1500),
-            patience: Duration::from_secs(3),
+            patience: self.patience,
         }
     }
 

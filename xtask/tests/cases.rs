@@ -1,0 +1,62 @@
+//! The lab's cases as tests, one each, for `cargo test` and nextest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use catwalk_fixtures::{ClusterDomain, KnownIssue, Release};
+use catwalk_harness::case::{self, KnownIssues, Outcome, outcome};
+use catwalk_harness::environment::About;
+use catwalk_harness::look::Place;
+use catwalk_harness::progress::Teller;
+use catwalk_harness::scenario::Scenario;
+use catwalk_harness::stage::Stage;
+use catwalk_harness::stage::kind::Configs;
+use catwalk_harness::stage::lab::Lab;
+use catwalk_harness::timing::Stopwatch;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::from_args();
+    let configs = Configs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs"))?;
+    let releases = Release::table()?;
+    let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
+    let mut trials = Vec::new();
+    for release in &releases {
+        for config in configs.named() {
+            let about = About {
+                calico: release.calico.clone(),
+                domain: ClusterDomain::configured(&config.cluster_domain)?,
+                dns: config.dns,
+                stage: "lab".to_owned(),
+                modelled: true,
+            };
+            for scenario in catwalk_delivery::ALL {
+                let (release, about, issues) = (release.clone(), about.clone(), issues.clone());
+                let id = case::id(&scenario, &about);
+                // What the lab cannot do is skipped, and shown as ignored: a skip is never a pass.
+                let skipped = scenario.needs.iter().any(|need| !Lab::CAN.contains(need));
+                let trial = Trial::test(id, move || run(release, &about, &scenario, &issues));
+                trials.push(trial.with_ignored_flag(skipped));
+            }
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit()
+}
+
+fn run(release: Release, about: &About, scenario: &Scenario, issues: &KnownIssues) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let teller = Teller::new(about.id(), Arc::new(|_| {}));
+        let stopwatch = Stopwatch::default();
+        let env = Lab::new(vec![release]).provision(about, &teller, &stopwatch).await?;
+        let place =
+            Place::new(env.clone().environment(), "catwalk-test".to_owned(), Box::new(|_, _| {}), stopwatch);
+        let finding = (scenario.run)(place).await?;
+        env.finish().await?;
+        let known = issues.affecting(scenario.id, about);
+        match outcome(&scenario.demands, &finding.judgement, known.as_ref()) {
+            (Outcome::Passed | Outcome::KnownIssue, _) => Ok(()),
+            (_, reason) => Err(format!("{}: {reason:?}\n{:#?}", finding.judgement.verdict, finding.sight).into()),
+        }
+    })
+}

@@ -21,6 +21,7 @@ pub struct Place {
     canary: String,
     tell: Box<dyn Fn(&str, &str) + Send + Sync>,
     stopwatch: Stopwatch,
+    deadline: Instant,
 }
 
 /// What a scenario found: the judgement and the sight that it rests on.
@@ -59,14 +60,16 @@ impl Question {
 }
 
 impl Place {
-    /// `canary` is unique to the case; `tell` hears what is waited for.
+    /// `canary` is unique to the case; `tell` hears what is waited for; after `deadline` a verdict is believed that
+    /// time may still have cured.
     pub fn new(
         env: Arc<dyn Environment>,
         canary: String,
         tell: Box<dyn Fn(&str, &str) + Send + Sync>,
         stopwatch: Stopwatch,
+        deadline: Instant,
     ) -> Self {
-        Self { env, canary, tell, stopwatch }
+        Self { env, canary, tell, stopwatch, deadline }
     }
 
     /// Pushes a canary flow to Goldmane and asks Whisker until the answer shows it, or shows what is broken.
@@ -88,10 +91,10 @@ impl Place {
         // Since when Calico is waited for: from the first look at something that time may cure.
         let waiting: Mutex<Option<u64>> = Mutex::default();
         let tell: Tell<'_> = &*self.tell;
-        let deadline = Instant::now() + pace.patience;
+        let deadline = self.deadline;
         let what = format!("Whisker's answer to {question:?}");
         // The last look may begin just before the deadline and has its own limits.
-        let hard = deadline + pace.answer + 6 * pace.step;
+        let hard = deadline.max(Instant::now()) + pace.answer + 6 * pace.step;
         let ended = wait_for(&what, hard, pace.every, tell, || {
             let (newest, held, waiting) = (&newest, &held, &waiting);
             let look = self.look(question, wanted, push);

@@ -182,9 +182,10 @@ impl One<'_> {
             }
         };
         let mut bad = false;
+        let patient_until = Instant::now() + env.pace().patience;
         for scenario in &group.scenarios {
             let case = tokio::select! {
-                case = self.case(scenario, &env, &teller, &stopwatch) => case,
+                case = self.case(scenario, &env, &teller, &stopwatch, patient_until) => case,
                 () = stopped(&mut stop) => errored(scenario, &group.about, "interrupted", Duration::ZERO),
             };
             bad |= matches!(case.outcome, Outcome::Failed | Outcome::UnexpectedPass | Outcome::Errored);
@@ -245,6 +246,7 @@ impl One<'_> {
         env: &Arc<dyn Provisioned>,
         teller: &Teller,
         stopwatch: &Stopwatch,
+        patient_until: Instant,
     ) -> CaseReport {
         let about = env.about().clone();
         let missing: Vec<String> = scenario
@@ -265,7 +267,9 @@ impl One<'_> {
         let started = Instant::now();
         let canary = format!("catwalk-{}-{}", self.options.run, scenario.id.rsplit('/').next().unwrap_or("case"));
         let tell = teller.as_tell();
-        let place = Place::new(env.clone().environment(), canary, Box::new(tell), stopwatch.clone());
+        // Patience is with the environment: what the first case waited for in vain, the next waits for but shortly.
+        let deadline = patient_until.max(started + env.pace().patience / 6);
+        let place = Place::new(env.clone().environment(), canary, Box::new(tell), stopwatch.clone(), deadline);
         // Its own task, so that a panic in a scenario is this case's error and not the run's.
         let bound = CASE_BOUND.max(env.pace().patience * 3 + env.pace().answer);
         let ran = tokio::spawn(tokio::time::timeout(bound, (scenario.run)(place)));

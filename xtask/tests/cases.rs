@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use catwalk_fixtures::{ClusterDomain, KnownIssue, Release};
 use catwalk_harness::case::{self, KnownIssues, Outcome, outcome};
@@ -49,8 +50,9 @@ fn run(release: Release, about: &About, scenario: &Scenario, issues: &KnownIssue
         let teller = Teller::new(about.id(), Arc::new(|_| {}));
         let stopwatch = Stopwatch::default();
         let env = Lab::new(vec![release]).provision(about, &teller, &stopwatch).await?;
-        let place =
-            Place::new(env.clone().environment(), "catwalk-test".to_owned(), Box::new(|_, _| {}), stopwatch);
+        let deadline = Instant::now() + env.pace().patience;
+        let tell = Box::new(|_: &str, _: &str| {});
+        let place = Place::new(env.clone().environment(), "catwalk-test".to_owned(), tell, stopwatch, deadline);
         let finding = (scenario.run)(place).await?;
         env.finish().await?;
         let known = issues.affecting(scenario.id, about);

@@ -129,7 +129,7 @@ impl Engine {
             .from_src("-")
             .repo(repository)
             .tag(tag)
-            .changes(vec![format!("LABEL {RUN_LABEL}={run}")])
+            .changes(vec![format!("LABEL {RUN_LABEL}={run}"), format!("ENTRYPOINT [\"/{name}\"]")])
             .build();
         let body = testcontainers::bollard::body_full(bytes.into());
         let made: Result<Vec<_>, Error> = self.0.create_image(Some(options), Some(body), None).try_collect().await;

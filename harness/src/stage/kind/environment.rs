@@ -273,7 +273,6 @@ pub(super) async fn start_traffic(client: &Client, image: &str) -> Result<(), Lo
 
 /// A pod that runs the project's own program and may do nothing else.
 fn traffic_pod(image: &str, name: &str, words: &[&str]) -> Value {
-    let command: Vec<&str> = std::iter::once("/catwalk-traffic").chain(words.iter().copied()).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -285,7 +284,7 @@ fn traffic_pod(image: &str, name: &str, words: &[&str]) -> Value {
                 "name": name,
                 "image": image,
                 "imagePullPolicy": "Never",
-                "command": command,
+                "args": words,
                 "securityContext": {
                     "allowPrivilegeEscalation": false,
                     "runAsNonRoot": true,

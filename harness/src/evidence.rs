@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::report::write_whole;
 use crate::stage::Provisioned;
 
+/// Bytes of the longest value of a ConfigMap that is written down.
+const LONGEST_VALUE: usize = 16 * 1024;
+
 /// Writes Whisker's log, the rendered objects, the cluster's claims and what the stage adds; what could not be had.
 pub async fn collect(env: &dyn Provisioned, folder: &Path) -> Vec<String> {
     let mut missing = Vec::new();
@@ -40,6 +43,15 @@ fn without_secrets(mut object: Value) -> Option<Value> {
     if object.get("kind").and_then(Value::as_str) == Some("Secret") {
         return None;
     }
+    // A bundle of every public authority says nothing of this cluster.
+    if let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
+        for value in data.values_mut() {
+            let bytes = value.as_str().map_or(0, str::len);
+            if bytes > LONGEST_VALUE {
+                *value = Value::String(format!("left out: {bytes} bytes"));
+            }
+        }
+    }
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         for noise in ["managedFields", "uid", "resourceVersion", "ownerReferences", "creationTimestamp"] {
             metadata.remove(noise);
@@ -60,6 +72,8 @@ mod tests {
     #[test]
     fn a_secret_never_gets_into_evidence() {
         assert_eq!(without_secrets(json!({"kind": "Secret", "data": {"tls.key": "x"}})), None);
+        let long = without_secrets(json!({"kind": "ConfigMap", "data": {"ca.crt": "x".repeat(20_000), "a": "b"}}));
+        assert_eq!(long, Some(json!({"kind": "ConfigMap", "data": {"ca.crt": "left out: 20000 bytes", "a": "b"}})));
         let object = json!({
             "kind": "Service",
             "metadata": {"name": "goldmane", "uid": "1", "managedFields": []},

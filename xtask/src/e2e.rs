@@ -121,7 +121,9 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     if args.dry_run {
         return print_plan(&args, &groups, &configs, &releases, cni);
     }
+    // Evidence of an earlier run must not lie beside this one's report.
     std::fs::create_dir_all(&args.report)
+        .and_then(|()| forget(&args.report))
         .and_then(|()| tempfile_in(&args.report))
         .with_context(|| format!("the report cannot be written into {}; name another folder with --report", args.report.display()))?;
 
@@ -301,6 +303,17 @@ fn print_plan(args: &Args, groups: &[Group], configs: &Configs, releases: &[Rele
 fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
+}
+
+/// Removes an earlier run's report and evidence.
+fn forget(folder: &Path) -> std::io::Result<()> {
+    let gone = |removed: std::io::Result<()>| match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    gone(std::fs::remove_file(folder.join("report.json")))?;
+    gone(std::fs::remove_file(folder.join("junit.xml")))?;
+    gone(std::fs::remove_dir_all(folder.join("evidence")))
 }
 
 /// Finds out whether files can be created there.

@@ -125,11 +125,28 @@ impl Report {
         rows.into_iter().filter_map(|(applies, code)| applies.then_some(code)).collect()
     }
 
-    /// Writes `report.json` and `junit.xml` into the folder, each whole or not at all.
+    /// Writes `report.json` and `junit.xml` into the folder, each whole or not at all, and beside the evidence of an
+    /// environment the part of the report that rests on it.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder)?;
         write_whole(&folder.join("report.json"), &serde_json::to_vec_pretty(self)?)?;
-        write_whole(&folder.join("junit.xml"), junit::render(self)?.as_bytes())
+        write_whole(&folder.join("junit.xml"), junit::render(self)?.as_bytes())?;
+        for environment in &self.environments {
+            let evidence = folder.join("evidence").join(&environment.id);
+            if evidence.is_dir() {
+                let part = self.of(&environment.id);
+                write_whole(&evidence.join("report.json"), &serde_json::to_vec_pretty(&part)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The report of one environment alone.
+    fn of(&self, id: &str) -> Self {
+        let mut part = self.clone();
+        part.environments.retain(|environment| environment.id == id);
+        part.cases.retain(|case| case.environment == id);
+        part
     }
 }
 

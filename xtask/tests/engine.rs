@@ -1,0 +1,144 @@
+//! What a run leaves behind when it is killed or interrupted: nothing that `clean` does not find, and nobody else's.
+//!
+//! Needs a container engine and kind, so it is ignored by default:
+//! `CATWALK_NODE_IMAGE=kind-node:v1.34.4 cargo test -p xtask --test engine -- --ignored`. The node image's pods must
+//! have a network of their own. One engine has one set of clusters, so these tests wait for each other, also across
+//! processes.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serial_test::file_serial;
+
+/// The longest wait for one step of a run.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn xtask(state: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(words).env("XDG_STATE_HOME", state).stdin(Stdio::null());
+    command
+}
+
+/// A run that stands up one cluster with stand-ins.
+fn start(state: &Path, report: &Path) -> Child {
+    let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
+    let report = report.to_str().unwrap();
+    let words = ["e2e", "--standin", "--cni", "none", "--node-image", &image, "--domain", "corp.internal"];
+    let more = ["--calico", "v3.30.1", "--scenario", "flow-is-delivered", "--report", report];
+    let mut command = xtask(state, &[&words[..], &more[..]].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn output(program: &str, words: &[&str]) -> String {
+    let Output { stdout, .. } = Command::new(program).args(words).output().unwrap();
+    String::from_utf8(stdout).unwrap()
+}
+
+/// The names of the containers, the images and the volumes that are there.
+fn engine() -> String {
+    [
+        output("docker", &["ps", "--all", "--format", "{{.Names}}"]),
+        output("docker", &["images", "--format", "{{.Repository}}:{{.Tag}}"]),
+        output("docker", &["volume", "ls", "--quiet"]),
+        output("docker", &["network", "ls", "--format", "{{.Name}}"]),
+    ]
+    .concat()
+}
+
+/// Waits until the engine shows a node of a run's cluster.
+fn wait_for_node(run: &mut Child) {
+    let started = Instant::now();
+    while !output("docker", &["ps", "--all", "--format", "{{.Names}}"]).contains("catwalk-") {
+        assert!(run.try_wait().unwrap().is_none(), "the run has ended before it had a node");
+        assert!(started.elapsed() < PATIENCE, "no node of the run");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Somebody else's cluster, deleted when the test ends.
+struct Foreign(String);
+
+impl Foreign {
+    fn create() -> Self {
+        let foreign = Self(format!("somebody-{}", std::process::id()));
+        let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("kind.yaml");
+        let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {disableDefaultCNI: true}\n";
+        std::fs::write(&config, text).unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        let status = Command::new("kind")
+            .args(["create", "cluster", "--name", &foreign.0, "--image", &image, "--config"])
+            .arg(&config)
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        foreign
+    }
+
+    fn stands(&self) -> bool {
+        output("kind", &["get", "clusters"]).lines().any(|name| name == self.0)
+            && output("docker", &["ps", "--format", "{{.Names}}"]).contains(&self.0)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let kubeconfig = std::env::temp_dir().join(format!("{}.kubeconfig", self.0));
+        let deleted = Command::new("kind")
+            .args(["delete", "cluster", "--name", &self.0, "--kubeconfig"])
+            .arg(&kubeconfig)
+            .status();
+        assert!(deleted.is_ok_and(|status| status.success()));
+        let _ = std::fs::remove_file(kubeconfig);
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine and kind"]
+#[file_serial(kind)]
+fn clean_finds_what_a_killed_run_left_and_nothing_else() {
+    let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let foreign = Foreign::create();
+    let before = engine();
+    let mut run = start(state.path(), report.path());
+    wait_for_node(&mut run);
+
+    // While the run lives, its things are its own.
+    let spared = xtask(state.path(), &["clean"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&spared.stdout).contains("goes on"), "{spared:?}");
+    assert!(run.try_wait().unwrap().is_none());
+
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let cleaned = xtask(state.path(), &["clean"]).output().unwrap();
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    assert!(String::from_utf8_lossy(&cleaned.stdout).contains("removed run"), "{cleaned:?}");
+    assert_eq!(engine(), before);
+    assert!(foreign.stands());
+    let again = xtask(state.path(), &["clean"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "nothing to clean\n");
+}
+
+#[test]
+#[ignore = "needs a container engine and kind"]
+#[file_serial(kind)]
+fn an_interrupted_run_writes_its_report_and_leaves_nothing() {
+    for signal in ["-INT", "-TERM"] {
+        let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let before = engine();
+        let mut run = start(state.path(), report.path());
+        wait_for_node(&mut run);
+        let killed = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{signal}");
+        assert_eq!(engine(), before, "{signal}");
+        let text = std::fs::read(report.path().join("report.json")).unwrap();
+        let report: catwalk_harness::report::Report = serde_json::from_slice(&text).unwrap();
+        assert!(report.interrupted && report.left_behind.is_empty(), "{signal}: {report:?}");
+        assert_eq!(std::fs::read_dir(state.path().join("catwalk/runs")).unwrap().count(), 0, "{signal}");
+    }
+}

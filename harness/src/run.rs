@@ -74,16 +74,18 @@ pub async fn run(
     let wanted: Vec<About> = groups.iter().map(|group| group.about.clone()).collect();
     let prepared = tokio::select! {
         prepared = stage.prepare(&wanted, options.jobs, &common) => prepared,
-        _ = stopped(&mut stop) => Err(NoEnvironment::because("interrupted")),
+        () = stopped(&mut stop) => Err(vec![NoEnvironment::because("interrupted")]),
     };
     match prepared {
         Ok(()) => {
             run_groups(&stage, groups, &issues, &options, &record, &listener, &stop).await;
         }
-        Err(problem) => {
+        Err(problems) => {
+            let none = NoEnvironment::because(format!("stage {} could not be prepared", stage.name()));
             for group in &groups {
-                note(&record, |report| no_environment(report, group, &problem, Duration::ZERO, &Stopwatch::default()));
+                note(&record, |report| no_environment(report, group, &none, Duration::ZERO, &Stopwatch::default()));
             }
+            note(&record, |report| report.problems.extend(problems.iter().map(ToString::to_string)));
         }
     }
     let left = stage.reap(&common).await;

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 /// Holds Calico's Whisker against Calico's Goldmane under every cluster domain.
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, max_term_width = 110)]
+#[command(name = "xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

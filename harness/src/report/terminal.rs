@@ -47,8 +47,11 @@ pub fn render(report: &Report, columns: u16) -> String {
     for (reason, ids) in reasons(report) {
         let _ = writeln!(out, "{reason} ({} cases)", ids);
     }
-    for problem in report.problems.iter().chain(&report.left_behind).chain(&report.kept) {
-        let _ = writeln!(out, "{problem}");
+    for problem in report.problems.iter().chain(&report.left_behind) {
+        let _ = writeln!(out, "problem: {problem}");
+    }
+    for kept in &report.kept {
+        let _ = writeln!(out, "{kept}");
     }
     for axis in &report.not_covered {
         let _ = writeln!(out, "not covered: {axis}");

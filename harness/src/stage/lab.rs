@@ -153,7 +153,7 @@ impl Stage for Lab {
         vec!["Calico itself, Kubernetes and a network: every program of the lab is a stand-in".to_owned()]
     }
 
-    async fn prepare(&self, _: &[About], _: usize, _: &Teller) -> Result<(), NoEnvironment> {
+    async fn prepare(&self, _: &[About], _: usize, _: &Teller) -> Result<(), Vec<NoEnvironment>> {
         Ok(())
     }
 

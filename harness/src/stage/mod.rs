@@ -46,8 +46,9 @@ pub trait Stage: Send + Sync {
     fn carries(&self) -> usize;
     /// What no result of this stage says anything of.
     fn not_covered(&self) -> Vec<String>;
-    /// Looks whether the stage can be had at all, before anything is created, and starts what all environments share.
-    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), NoEnvironment>;
+    /// Looks whether the stage can be had at all, before anything is created; everything that is in the way, each by
+    /// itself.
+    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), Vec<NoEnvironment>>;
     /// Stands one environment up. May be dropped at any await; what it had created is then left to [`Stage::reap`].
     async fn provision(
         &self,

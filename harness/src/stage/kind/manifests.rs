@@ -17,26 +17,40 @@ const FILES: [&str; 3] = ["operator-crds.yaml", "tigera-operator.yaml", "custom-
 #[derive(Clone, Debug)]
 pub(super) struct Manifests {
     /// CRDs.
-    pub crds: Vec<Value>,
+    pub(super) crds: Vec<Value>,
     /// The operator with its namespace and permissions.
-    pub operator: Vec<Value>,
+    pub(super) operator: Vec<Value>,
     /// What the operator shall install.
-    pub custom_resources: Vec<Value>,
+    pub(super) custom_resources: Vec<Value>,
 }
 
-/// Reads a release's manifests from `folder/VERSION` or `folder`, else from the cache or the release's address.
-pub(super) async fn get(release: &Release, folder: Option<&Path>, cache: &Path) -> Result<Manifests, NoEnvironment> {
-    let mut documents = Vec::new();
+/// A release's manifests as files, held against the table's checksums.
+#[derive(Clone, Debug)]
+pub(super) struct Files(Vec<Vec<u8>>);
+
+/// Takes a release's manifests from `folder/VERSION` or `folder`, else from the cache or the release's address.
+pub(super) async fn get(release: &Release, folder: Option<&Path>, cache: &Path) -> Result<Files, NoEnvironment> {
+    let mut files = Vec::new();
     for file in FILES {
-        let bytes = match folder {
+        files.push(match folder {
             Some(folder) => from_folder(release, folder, file)?,
             None => cached(release, file, cache).await?,
-        };
-        documents.push(parse(file, &bytes)?);
+        });
     }
-    let mut documents = documents.into_iter();
-    let mut next = || documents.next().unwrap_or_default();
-    Ok(Manifests { crds: next(), operator: next(), custom_resources: next() })
+    Ok(Files(files))
+}
+
+impl Files {
+    /// Parses them, on a thread of its own: the CRDs are megabytes of YAML.
+    pub(super) async fn parse(self) -> Result<Manifests, NoEnvironment> {
+        let parsing = tokio::task::spawn_blocking(move || {
+            FILES.iter().zip(&self.0).map(|(file, bytes)| parse(file, bytes)).collect::<Result<Vec<_>, _>>()
+        });
+        let documents = parsing.await.map_err(|e| NoEnvironment::because(format!("reading manifests: {e}")))??;
+        let mut documents = documents.into_iter();
+        let mut next = || documents.next().unwrap_or_default();
+        Ok(Manifests { crds: next(), operator: next(), custom_resources: next() })
+    }
 }
 
 fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Value>, NoEnvironment> {

@@ -29,6 +29,7 @@ use futures::FutureExt;
 use environment::KindEnvironment;
 use images::Images;
 use kube::Client;
+use manifests::Manifests;
 pub use reap::{Reaped, clean};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -76,6 +77,8 @@ struct Shared {
     info: EngineInfo,
     kind_version: String,
     images: Images,
+    /// By Calico version; none with stand-ins.
+    manifests: BTreeMap<String, manifests::Files>,
 }
 
 fn no(error: LookError) -> NoEnvironment {
@@ -186,16 +189,14 @@ impl Kind {
     async fn apply_before_images(
         &self,
         client: &Client,
-        release: &Release,
+        manifests: Option<Manifests>,
         deadline: Instant,
         teller: &Teller,
     ) -> Result<Applied, NoEnvironment> {
         let tell = teller.as_tell();
-        if self.options.standin {
+        let Some(manifests) = manifests else {
             return Ok(Applied { operator: Vec::new(), custom_resources: Vec::new() });
-        }
-        let manifests =
-            manifests::get(release, self.options.manifests.as_deref(), &manifests::cache_folder()).await?;
+        };
         teller.tell("applying Calico's CRDs", "");
         api::apply(client, &manifests.crds, deadline, &tell).await.map_err(no)?;
         let (late, early) = manifests.operator.into_iter().partition(|object| object["kind"] == json!("Deployment"));
@@ -240,19 +241,26 @@ impl Stage for Kind {
         axes
     }
 
-    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), NoEnvironment> {
+    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), Vec<NoEnvironment>> {
+        let one = |problem| vec![problem];
         teller.tell("looking at this machine", "");
-        for about in wanted {
-            self.release(&about.calico)?;
-        }
-        let engine = Engine::connect().await?;
-        let info = engine.info().await?;
+        let engine = Engine::connect().await.map_err(one)?;
+        let info = engine.info().await.map_err(one)?;
         let ledger = &self.options.ledger;
-        let machine = preflight::Machine::read(ledger, &info).await?;
+        let machine = preflight::Machine::read(ledger, &info).await.map_err(one)?;
         let complaints = machine.complaints(jobs.min(wanted.len()));
         if !complaints.is_empty() {
-            let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
-            return Err(NoEnvironment::because(all.join("; ")));
+            return Err(complaints);
+        }
+        let mut manifests = BTreeMap::new();
+        for about in wanted {
+            let release = self.release(&about.calico).map_err(one)?;
+            if !self.options.standin && !manifests.contains_key(&about.calico) {
+                teller.tell("getting Calico's manifests", &about.calico);
+                let folder = self.options.manifests.as_deref();
+                let files = manifests::get(release, folder, &manifests::cache_folder()).await.map_err(one)?;
+                manifests.insert(about.calico.clone(), files);
+            }
         }
         let images = Images::new(
             engine.clone(),
@@ -261,8 +269,8 @@ impl Stage for Kind {
             self.options.workspace.clone(),
             self.options.standin,
         );
-        let shared = Shared { engine, info, kind_version: machine.kind, images };
-        self.shared.set(shared).map_err(|_| NoEnvironment::because("the stage was prepared twice"))
+        let shared = Shared { engine, info, kind_version: machine.kind, images, manifests };
+        self.shared.set(shared).map_err(|_| vec![NoEnvironment::because("the stage was prepared twice")])
     }
 
     async fn provision(
@@ -292,11 +300,17 @@ impl Stage for Kind {
             Ok::<_, NoEnvironment>(archive)
         };
         let configure = async {
-            let client = created.clone().await?;
+            let parsed = async {
+                match shared.manifests.get(&about.calico) {
+                    Some(files) => files.clone().parse().await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (manifests, client) = tokio::try_join!(parsed, created.clone())?;
             stopwatch.part("check domain", false, self.check_domain(&cluster, about)).await?;
             let dns = self.configure_dns(&client, about, deadline, teller);
             stopwatch.part("configure dns", false, dns).await?;
-            let applying = self.apply_before_images(&client, release, deadline, teller);
+            let applying = self.apply_before_images(&client, manifests, deadline, teller);
             let applied = stopwatch.part("apply CRDs", false, applying).await?;
             Ok((client, applied))
         };

@@ -141,9 +141,10 @@ impl Place {
         let env = &*self.env;
         let pace = env.pace();
         let at = probe::now();
-        let pushed = if push { Some(self.push(wanted).await) } else { None };
+        let pushed =
+            if push { Some(self.stopwatch.part("push", false, self.push(wanted)).await) } else { None };
         let side = env.whisker_side().await?;
-        let dial = probe::dial(env, &side).await?;
+        let dial = self.stopwatch.part("dial", false, probe::dial(env, &side)).await?;
         let before = env.whisker_log().await.unwrap_or_default();
         let asked = Instant::now();
         let whisker = match timeout(pace.step, env.connect_whisker()).await {
@@ -156,7 +157,8 @@ impl Place {
             Err(_) => Said::NotThere(format!("no connection to Whisker within {} ms", pace.step.as_millis())),
         };
         let after_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let log = self.log_since(&before, &whisker).await;
+        self.stopwatch.note("ask", false, self.stopwatch.now_ms().saturating_sub(after_ms));
+        let log = self.stopwatch.part("read log", false, self.log_since(&before, &whisker)).await;
         Ok(Sight { at, wanted: wanted.clone(), pushed, dial, whisker, log, after_ms })
     }
 

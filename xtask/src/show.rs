@@ -15,10 +15,14 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(crate) fn listener(cases: usize) -> (Listener, impl FnOnce()) {
     if std::io::stderr().is_terminal() {
         let bars = MultiProgress::new();
+        let total = bars.add(ProgressBar::new(cases as u64));
+        if let Ok(style) = ProgressStyle::with_template("{pos}/{len} cases {elapsed}") {
+            total.set_style(style);
+        }
         let spinners = Arc::new(Mutex::new(BTreeMap::new()));
         let listener: Listener = {
             let bars = bars.clone();
-            Arc::new(move |event| at_terminal(&bars, &spinners, event))
+            Arc::new(move |event| at_terminal(&bars, &total, &spinners, event))
         };
         (listener, Box::new(move || drop(bars.clear())) as Box<dyn FnOnce()>)
     } else {
@@ -30,12 +34,17 @@ pub(crate) fn listener(cases: usize) -> (Listener, impl FnOnce()) {
     }
 }
 
-fn at_terminal(bars: &MultiProgress, spinners: &Mutex<BTreeMap<String, ProgressBar>>, event: Event) {
+fn at_terminal(
+    bars: &MultiProgress,
+    total: &ProgressBar,
+    spinners: &Mutex<BTreeMap<String, ProgressBar>>,
+    event: Event,
+) {
     let mut spinners = spinners.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
         Event::Doing { who, what, last } => {
             let bar = spinners.entry(who.clone()).or_insert_with(|| {
-                let bar = bars.add(ProgressBar::new_spinner());
+                let bar = bars.insert_before(total, ProgressBar::new_spinner());
                 if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {prefix}: {wide_msg}") {
                     bar.set_style(style);
                 }
@@ -46,7 +55,10 @@ fn at_terminal(bars: &MultiProgress, spinners: &Mutex<BTreeMap<String, ProgressB
             bar.set_message(if last.is_empty() { what } else { format!("{what}: {last}") });
         }
         Event::Case { id, words } => {
-            let _ = bars.println(format!("{id}: {words}"));
+            total.inc(1);
+            if is_worth_a_line(total.length().unwrap_or(0) as usize, &words) {
+                let _ = bars.println(format!("{id}: {words}"));
+            }
         }
         Event::Ended { who } => {
             if let Some(bar) = spinners.remove(&who) {
@@ -63,8 +75,12 @@ struct Plain {
     ended: usize,
 }
 
-/// Above this many cases plain lines tell of cases alone.
+/// Above this many cases only those are told of that are neither passed nor skipped.
 const MANY: usize = 40;
+
+fn is_worth_a_line(cases: usize, words: &str) -> bool {
+    cases <= MANY || !(words.starts_with("passed") || words.starts_with("skipped"))
+}
 
 fn plain(state: &mut Plain, event: Event) {
     let line = match event {
@@ -81,7 +97,7 @@ fn plain(state: &mut Plain, event: Event) {
         }
         Event::Case { id, words } => {
             state.ended += 1;
-            if state.cases > MANY && (words.starts_with("passed") || words.starts_with("skipped")) {
+            if !is_worth_a_line(state.cases, &words) {
                 return;
             }
             format!("[{}/{}] {id}: {words}", state.ended, state.cases)

@@ -1,0 +1,81 @@
+//! Replays what real Calico showed through today's judgement.
+//!
+//! Each folder of `docs/evidence` is an environment on which real programs ran: the part of the report with everything
+//! that was seen, Whisker's log, the rendered objects, and `checked.json`, the verdict that a person read in them.
+
+use std::path::{Path, PathBuf};
+
+use catwalk_harness::case::{KnownIssues, Outcome, outcome};
+use catwalk_harness::judge::{judge, words};
+use catwalk_harness::report::Report;
+use catwalk_harness::verdict::Verdict;
+use serde_json::Value;
+
+fn folders() -> Vec<PathBuf> {
+    let evidence = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/evidence");
+    let entries = std::fs::read_dir(evidence).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn today_s_judgement_gives_the_verdict_that_a_person_checked() {
+    let issues = KnownIssues::new(catwalk_fixtures::KnownIssue::table().unwrap()).unwrap();
+    let folders = folders();
+    assert!(folders.len() >= 4, "evidence is missing: {folders:?}");
+    for folder in folders {
+        let checked: Verdict = json(&folder.join("checked.json"));
+        let report: Report = json(&folder.join("report.json"));
+        assert!(!report.modelled, "{}: stand-ins are no evidence", folder.display());
+        assert_eq!(report.environments.len(), 1, "{}", folder.display());
+        let about = &report.environments[0].about;
+        assert_eq!(folder.file_name().unwrap().to_str().unwrap(), about.id());
+        let mut judged = 0;
+        for case in &report.cases {
+            let sight = case.finding.as_ref().and_then(|finding| finding.sight.as_ref());
+            let Some(sight) = sight else { continue };
+            let judgement = judge(sight);
+            assert!(checked.same_finding(&judgement.verdict), "{}: {judgement:?}", case.id);
+            let known = issues.affecting(&case.scenario, about);
+            let (outcome, reason) = outcome(&case.demands, &judgement, known.as_ref());
+            assert!(matches!(outcome, Outcome::Passed | Outcome::KnownIssue), "{}: {reason:?}", case.id);
+            judged += 1;
+        }
+        assert_eq!(judged, 4, "{}", folder.display());
+    }
+}
+
+#[test]
+fn whisker_s_whole_log_admits_the_checked_verdict() {
+    for folder in folders() {
+        let checked: Verdict = json(&folder.join("checked.json"));
+        let log = std::fs::read_to_string(folder.join("whisker.log")).unwrap();
+        match (words::admitted(log.lines()), &checked) {
+            (None, Verdict::Delivered { .. }) => {}
+            (Some(set), verdict) if set.contains(verdict) => {}
+            (set, verdict) => panic!("{}: {set:?} does not admit {verdict}", folder.display()),
+        }
+    }
+}
+
+#[test]
+fn evidence_holds_no_secret() {
+    for folder in folders() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for word in ["PRIVATE KEY", "client-key-data", "eyJhbGciOi"] {
+                assert!(!text.contains(word), "{}: {word}", path.display());
+            }
+        }
+        let objects: Vec<Value> = json(&folder.join("objects.json"));
+        assert!(objects.iter().all(|object| object["kind"] != "Secret"), "{}", folder.display());
+        assert!(objects.iter().any(|object| object["metadata"]["name"] == "whisker"), "{}", folder.display());
+    }
+}

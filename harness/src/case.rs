@@ -102,7 +102,11 @@ pub fn id(scenario: &Scenario, about: &About) -> String {
 }
 
 /// Holds a judgement against the demand, then against the known issue, and says why where it is not a pass.
-pub fn outcome(demand: &Demand, judgement: &Judgement, known: Option<&Affecting>) -> (Outcome, Option<String>) {
+pub fn outcome(
+    demand: &Demand,
+    judgement: &Judgement,
+    known: Option<&Affecting>,
+) -> (Outcome, Option<String>) {
     if let Some(disagreement) = &judgement.disagreement {
         return (Outcome::Failed, Some(format!("the witnesses disagree: {disagreement}")));
     }
@@ -110,15 +114,19 @@ pub fn outcome(demand: &Demand, judgement: &Judgement, known: Option<&Affecting>
     match (demand.is_met_by(verdict), known) {
         (true, None) => (Outcome::Passed, None),
         (true, Some(issue)) => {
-            let words = format!("{} should have shown as {}; if it is fixed here, its data must say so", issue.id, issue.verdict);
+            let words = format!(
+                "{} should have shown as {}; if it is fixed here, its data must say so",
+                issue.id, issue.verdict
+            );
             (Outcome::UnexpectedPass, Some(words))
         }
         (false, Some(issue)) if issue.verdict.same_finding(verdict) => {
             (Outcome::KnownIssue, Some(format!("{}, fixed in {}: {}", issue.id, issue.fixed_in, issue.link)))
         }
-        (false, Some(issue)) => {
-            (Outcome::Failed, Some(format!("{} gives {}, and this is another verdict", issue.id, issue.verdict)))
-        }
+        (false, Some(issue)) => (
+            Outcome::Failed,
+            Some(format!("{} gives {}, and this is another verdict", issue.id, issue.verdict)),
+        ),
         (false, None) => (Outcome::Failed, Some(format!("demanded {demand:?}"))),
     }
 }

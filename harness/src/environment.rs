@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::sight::{DnsAnswer, Vantage};
+use crate::sight::Vantage;
 
 /// A connection of any kind.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -134,8 +134,8 @@ pub trait Environment: Send + Sync {
     fn vantage(&self) -> Vantage;
     /// Whisker's name for Goldmane, its trust and its certificate.
     async fn whisker_side(&self) -> Result<WhiskerSide, LookError>;
-    /// Asks the cluster's DNS for the A records of an absolute name.
-    async fn ask_dns(&self, name: &str) -> DnsAnswer;
+    /// Connects to the cluster's DNS, where it answers over TCP (RFC 7766); the error is what is seen of it instead.
+    async fn connect_dns(&self) -> Result<Box<dyn Stream>, String>;
     /// Connects to Goldmane, at the address that its name resolved to where the stage can.
     async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError>;
     /// Issues a certificate by the cluster's own authority.

@@ -72,12 +72,19 @@ mod tests {
     #[test]
     fn a_secret_never_gets_into_evidence() {
         assert_eq!(without_secrets(json!({"kind": "Secret", "data": {"tls.key": "x"}})), None);
-        let long = without_secrets(json!({"kind": "ConfigMap", "data": {"ca.crt": "x".repeat(20_000), "a": "b"}}));
-        assert_eq!(long, Some(json!({"kind": "ConfigMap", "data": {"ca.crt": "left out: 20000 bytes", "a": "b"}})));
+        let long =
+            without_secrets(json!({"kind": "ConfigMap", "data": {"ca.crt": "x".repeat(20_000), "a": "b"}}));
+        assert_eq!(
+            long,
+            Some(json!({"kind": "ConfigMap", "data": {"ca.crt": "left out: 20000 bytes", "a": "b"}}))
+        );
         let object = json!({
             "kind": "Service",
             "metadata": {"name": "goldmane", "uid": "1", "managedFields": []},
         });
-        assert_eq!(without_secrets(object), Some(json!({"kind": "Service", "metadata": {"name": "goldmane"}})));
+        assert_eq!(
+            without_secrets(object),
+            Some(json!({"kind": "Service", "metadata": {"name": "goldmane"}}))
+        );
     }
 }

@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::environment::{Environment, LookError, Reached};
-use crate::judge::{EVENT_STREAM, Judgement, judge};
+use crate::judge::{EVENT_STREAM, Judgement, judge, words};
 use crate::probe::{self, call, http, tls};
+use crate::progress::Teller;
 use crate::sight::{Push, Said, Sight, Wanted};
 use crate::timing::Stopwatch;
 use crate::verdict::Verdict;
-use crate::wait::{GaveUp, Probe, Tell, wait_for};
+use crate::wait::{GaveUp, Probe, wait_for};
 
 /// A place from which a scenario looks at one Calico.
 pub struct Place {
     env: Arc<dyn Environment>,
     canary: String,
-    tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+    teller: Teller,
     stopwatch: Stopwatch,
     deadline: Instant,
 }
@@ -60,16 +61,15 @@ impl Question {
 }
 
 impl Place {
-    /// `canary` is unique to the case; `tell` hears what is waited for; after `deadline` a verdict is believed that
-    /// time may still have cured.
+    /// `canary` is unique to the case; after `deadline` a verdict is believed that time may still have cured.
     pub fn new(
         env: Arc<dyn Environment>,
         canary: String,
-        tell: Box<dyn Fn(&str, &str) + Send + Sync>,
+        teller: Teller,
         stopwatch: Stopwatch,
         deadline: Instant,
     ) -> Self {
-        Self { env, canary, tell, stopwatch, deadline }
+        Self { env, canary, teller, stopwatch, deadline }
     }
 
     /// Pushes a canary flow to Goldmane and asks Whisker until the answer shows it, or shows what is broken.
@@ -90,20 +90,19 @@ impl Place {
         let newest: Mutex<Option<(Judgement, Sight)>> = Mutex::default();
         // Since when Calico is waited for: from the first look at something that time may cure.
         let waiting: Mutex<Option<u64>> = Mutex::default();
-        let tell: Tell<'_> = &*self.tell;
+        let tell = self.teller.as_tell();
         let deadline = self.deadline;
         let what = format!("Whisker's answer to {question:?}");
         // The last look may begin just before the deadline and has its own limits.
         let hard = deadline.max(Instant::now()) + pace.answer + 6 * pace.step;
-        let ended = wait_for(&what, hard, pace.every, tell, || {
+        let ended = wait_for(&what, hard, pace.every, &tell, || {
             let (newest, held, waiting) = (&newest, &held, &waiting);
-            let look = self.look(question, wanted, push);
+            // Of a wait's many looks the first is timed.
+            let stopwatch =
+                if lock(waiting).is_some() { Stopwatch::default() } else { self.stopwatch.clone() };
+            let look = self.look(question, wanted, push, stopwatch);
             async move {
-                let sight = match look.await {
-                    Ok(sight) => sight,
-                    Err(e) if Instant::now() > deadline => return Probe::Never(e.to_string()),
-                    Err(e) => return Probe::NotYet(e.to_string()),
-                };
+                let sight = look.await;
                 let judgement = judge(&sight);
                 if judgement.verdict.may_pass() {
                     lock(waiting).get_or_insert(self.stopwatch.now_ms());
@@ -137,19 +136,21 @@ impl Place {
     }
 
     /// One look: push, dial, ask, read the log.
-    async fn look(&self, question: Question, wanted: &Wanted, push: bool) -> Result<Sight, LookError> {
+    async fn look(&self, question: Question, wanted: &Wanted, push: bool, stopwatch: Stopwatch) -> Sight {
         let env = &*self.env;
         let pace = env.pace();
         let at = probe::now();
-        let pushed =
-            if push { Some(self.stopwatch.part("push", false, self.push(wanted)).await) } else { None };
-        let side = env.whisker_side().await?;
-        let dial = self.stopwatch.part("dial", false, probe::dial(env, &side)).await?;
-        let before = env.whisker_log().await.unwrap_or_default();
+        let pushed = if push { Some(stopwatch.part("push", false, self.push(wanted)).await) } else { None };
+        let dial = match env.whisker_side().await {
+            Ok(side) => stopwatch.part("dial", false, probe::dial(env, &side)).await,
+            Err(e) => probe::no_dial(env, e.to_string()),
+        };
+        let before = env.whisker_log().await;
         let asked = Instant::now();
         let whisker = match timeout(pace.step, env.connect_whisker()).await {
             Ok(Ok(door)) => {
-                let limit = if question == Question::Watch { pace.patience } else { pace.answer };
+                let left = self.deadline.saturating_duration_since(asked);
+                let limit = if question == Question::Watch { left + pace.answer } else { pace.answer };
                 let enough = |body: &str| question == Question::Watch && shows(body, wanted);
                 http::get(door, &question.path(wanted), limit, enough).await
             }
@@ -157,9 +158,12 @@ impl Place {
             Err(_) => Said::NotThere(format!("no connection to Whisker within {} ms", pace.step.as_millis())),
         };
         let after_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.stopwatch.note("ask", false, self.stopwatch.now_ms().saturating_sub(after_ms));
-        let log = self.stopwatch.part("read log", false, self.log_since(&before, &whisker)).await;
-        Ok(Sight { at, wanted: wanted.clone(), pushed, dial, whisker, log, after_ms })
+        stopwatch.note("ask", false, stopwatch.now_ms().saturating_sub(after_ms));
+        let (log, log_not_seen) = match before {
+            Ok(before) => stopwatch.part("read log", false, self.log_since(&before, &whisker)).await,
+            Err(e) => (Vec::new(), Some(e.to_string())),
+        };
+        Sight { at, wanted: wanted.clone(), pushed, dial, whisker, log, log_not_seen, after_ms }
     }
 
     /// Pushes the canary with a certificate that the cluster's authority issues for it.
@@ -192,9 +196,9 @@ impl Place {
         }
     }
 
-    /// The lines that Whisker logged since `before`. Where it says that its call failed, the reason may reach the
-    /// log a moment later than the answer reaches us.
-    async fn log_since(&self, before: &str, whisker: &Said) -> Vec<String> {
+    /// The lines that Whisker logged since `before`, or why they could not be read. Where it says that its call
+    /// failed, the reason may reach the log a moment later than the answer reaches us.
+    async fn log_since(&self, before: &str, whisker: &Said) -> (Vec<String>, Option<String>) {
         let gone = match whisker {
             Said::Answer { status, .. } => *status >= 502,
             Said::NotThere(_) => true,
@@ -206,26 +210,37 @@ impl Place {
             }
             Said::NotThere(_) | Said::Silent(_) => false,
         };
-        let patience = if expects_reason { self.env.pace().step } else { Duration::ZERO };
-        let lines = Mutex::new(Vec::new());
-        let _ = wait_for("Whisker's log", Instant::now() + patience, Duration::from_millis(50), &|_, _| {}, || {
-            let lines = &lines;
+        let read: Mutex<Result<Vec<String>, String>> = Mutex::new(Err("no answer".to_owned()));
+        let deadline = Instant::now() + self.env.pace().step;
+        // Where no reason comes, what was read last is the log.
+        let _ = wait_for("Whisker's log", deadline, Duration::from_millis(50), &|_, _| {}, || {
+            let read = &read;
             async move {
-                let text = self.env.whisker_log().await.unwrap_or_default();
+                let text = match self.env.whisker_log().await {
+                    Ok(text) => text,
+                    Err(e) => {
+                        *lock(read) = Err(e.to_string());
+                        return Probe::NotYet(e.to_string());
+                    }
+                };
                 // A new process starts a new log.
                 let new = text.strip_prefix(before).unwrap_or(&text);
-                *lock(lines) = new.lines().map(str::to_owned).collect();
-                let speaks = new.contains("error=");
-                if speaks { Probe::Done(()) } else { Probe::NotYet("no reason yet".to_owned()) }
+                let speaks = words::admitted(new.lines()).is_some();
+                *lock(read) = Ok(new.lines().map(str::to_owned).collect());
+                if speaks || !expects_reason {
+                    Probe::Done(())
+                } else {
+                    Probe::NotYet("no reason yet".to_owned())
+                }
             }
         })
         .await;
-        let mut lines = lines.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Of a process that ended, the last words may be old.
-        if gone && lines.is_empty() {
-            lines = before.lines().map(str::to_owned).collect();
+        match read.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // Of a process that ended, the last words may be old.
+            Ok(lines) if gone && lines.is_empty() => (before.lines().map(str::to_owned).collect(), None),
+            Ok(lines) => (lines, None),
+            Err(why) => (Vec::new(), Some(why)),
         }
-        lines
     }
 }
 

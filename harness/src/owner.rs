@@ -49,6 +49,8 @@ pub enum Owned {
     Image,
     /// A child process, by process id and start.
     Process,
+    /// A kind cluster that stays on purpose.
+    Kept,
 }
 
 impl Owned {
@@ -57,6 +59,7 @@ impl Owned {
             Self::Cluster => "clusters",
             Self::Image => "images",
             Self::Process => "processes",
+            Self::Kept => "kept",
         }
     }
 }
@@ -74,6 +77,8 @@ impl ProcessName {
     /// That process, if it lives.
     pub fn of(pid: u32) -> Option<Self> {
         if !Path::new("/proc/self/stat").exists() {
+            let known = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+            rustix::process::test_kill_process(known).ok()?;
             return Some(Self { pid, started: String::new() });
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -112,13 +117,15 @@ impl Ledger {
         let run = RunId::random();
         let folder = ledgers.join(run.as_str());
         fs::create_dir_all(ledgers)?;
-        fs::create_dir(&folder)?;
+        // Under a name that is no run's until its owner is written down: a ledger without one would look abandoned.
+        let making = ledgers.join(format!("making-{run}"));
+        fs::create_dir(&making)?;
         #[cfg(unix)]
-        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        let ledger = Self { run, folder };
+        fs::set_permissions(&making, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let owner = ProcessName::of(std::process::id()).ok_or_else(|| io::Error::other("no such process"))?;
-        fs::write(ledger.folder.join("owner.json"), serde_json::to_vec(&owner)?)?;
-        Ok(ledger)
+        fs::write(making.join("owner.json"), serde_json::to_vec(&owner)?)?;
+        fs::rename(&making, &folder)?;
+        Ok(Self { run, folder })
     }
 
     /// The ledgers that are there.
@@ -173,32 +180,28 @@ impl Ledger {
     }
 
     /// What is written down and not struck out.
-    pub fn entries(&self, kind: Owned) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.folder.join(kind.folder())) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.filter_map(|e| Some(unescape(e.ok()?.file_name().to_str()?))).collect();
+    pub fn entries(&self, kind: Owned) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.folder.join(kind.folder())) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry?.file_name().to_str().map(unescape));
+        }
         names.sort();
-        names
+        Ok(names)
     }
 
-    /// Marks the run's things as kept on purpose.
-    pub fn keep(&self) -> io::Result<()> {
-        fs::write(self.folder.join("kept"), "")
-    }
-
-    /// Takes the mark off.
-    pub fn unkeep(&self) -> io::Result<()> {
-        fs::remove_file(self.folder.join("kept"))
-    }
-
-    /// Whether the run's things are kept on purpose.
-    pub fn is_kept(&self) -> bool {
-        self.folder.join("kept").exists()
-    }
-
-    /// Whether nothing is owned any more.
-    pub fn is_settled(&self) -> bool {
-        [Owned::Cluster, Owned::Image, Owned::Process].into_iter().all(|kind| self.entries(kind).is_empty())
+    /// Whether nothing is owned any more, kept clusters included.
+    pub fn is_settled(&self) -> io::Result<bool> {
+        for kind in [Owned::Cluster, Owned::Image, Owned::Process, Owned::Kept] {
+            if !self.entries(kind)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes the ledger with its files.
@@ -232,12 +235,12 @@ mod tests {
         let found = Ledger::all(ledgers.path()).unwrap();
         assert_eq!(found.len(), 1);
         assert!(found[0].owner_lives());
-        assert_eq!(found[0].entries(Owned::Image), ["catwalk/standin:1%2"]);
-        assert!(!found[0].is_settled());
+        assert_eq!(found[0].entries(Owned::Image).unwrap(), ["catwalk/standin:1%2"]);
+        assert!(!found[0].is_settled().unwrap());
         found[0].strike(Owned::Image, "catwalk/standin:1%2").unwrap();
         found[0].strike(Owned::Cluster, "catwalk-1").unwrap();
         found[0].strike(Owned::Cluster, "catwalk-1").unwrap();
-        assert!(ledger.is_settled());
+        assert!(ledger.is_settled().unwrap());
         ledger.close().unwrap();
         assert!(Ledger::all(ledgers.path()).unwrap().is_empty());
     }

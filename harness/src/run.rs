@@ -83,7 +83,9 @@ pub async fn run(
         Err(problems) => {
             let none = NoEnvironment::because(format!("stage {} could not be prepared", stage.name()));
             for group in &groups {
-                note(&record, |report| no_environment(report, group, &none, Duration::ZERO, &Stopwatch::default()));
+                note(&record, |report| {
+                    no_environment(report, group, &none, Duration::ZERO, &Stopwatch::default())
+                });
             }
             note(&record, |report| report.problems.extend(problems.iter().map(ToString::to_string)));
         }
@@ -94,7 +96,7 @@ pub async fn run(
         report.not_covered = stage.not_covered();
         report.interrupted = *stop.borrow();
         report.took_ms = millis(started.elapsed());
-        report.environments.sort_by(|a, b| order(&a.about).cmp(&order(&b.about)));
+        report.environments.sort_by_key(|environment| order(&environment.about));
         report.cases.sort_by(|a, b| a.id.cmp(&b.id));
     });
 }
@@ -127,7 +129,8 @@ async fn run_groups(
     let mut running = JoinSet::new();
     for group in groups {
         let (stage, issues, options) = (stage.clone(), issues.clone(), options.clone());
-        let (record, listener, room, mut stop) = (record.clone(), listener.clone(), room.clone(), stop.clone());
+        let (record, listener, room, mut stop) =
+            (record.clone(), listener.clone(), room.clone(), stop.clone());
         running.spawn(async move {
             let who = group.about.id();
             let permit = tokio::select! {
@@ -146,7 +149,9 @@ async fn run_groups(
     }
     while let Some(ended) = running.join_next().await {
         if let Err(panic) = ended {
-            note(record, |report| report.problems.push(format!("an environment's run ended in a panic: {panic}")));
+            note(record, |report| {
+                report.problems.push(format!("an environment's run ended in a panic: {panic}"))
+            });
         }
     }
 }
@@ -166,8 +171,9 @@ impl One<'_> {
         let started = Instant::now();
         let teller = Teller::new(group.about.id(), self.listener.clone());
         let provisioned = tokio::select! {
+            // The stage's own waits end first, and say what was last seen.
             provisioned = tokio::time::timeout(
-                self.options.timeout, self.stage.provision(&group.about, &teller, &stopwatch)
+                self.options.timeout + GRACE, self.stage.provision(&group.about, &teller, &stopwatch)
             ) => provisioned.unwrap_or_else(|_| {
                 Err(NoEnvironment::with_fix(
                     format!("it was not there within {} s", self.options.timeout.as_secs()),
@@ -179,7 +185,17 @@ impl One<'_> {
         let env = match provisioned {
             Ok(env) => env,
             Err(problem) => {
-                note(self.record, |report| no_environment(report, group, &problem, started.elapsed(), &stopwatch));
+                let interrupted = *stop.borrow();
+                note(self.record, |report| {
+                    no_environment(report, group, &problem, started.elapsed(), &stopwatch)
+                });
+                if !interrupted {
+                    teller.tell("gathering evidence and taking it down", &problem.what);
+                    let evidence = self.options.evidence.as_ref().map(|folder| folder.join(group.about.id()));
+                    let keep = self.options.keep != Keep::Never;
+                    let words = self.stage.abandon(&group.about, evidence.as_deref(), keep).await;
+                    note(self.record, |report| report.kept.extend(words));
+                }
                 return;
             }
         };
@@ -209,8 +225,9 @@ impl One<'_> {
         };
         teller.tell("gathering evidence", "");
         let gathered = stopwatch.part("collect", false, tokio::time::timeout(GATHERING, gathering)).await;
-        let (provenance, not_gathered) = gathered
-            .unwrap_or_else(|_| (Default::default(), vec![format!("not all within {} s", GATHERING.as_secs())]));
+        let (provenance, not_gathered) = gathered.unwrap_or_else(|_| {
+            (Default::default(), vec![format!("not all within {} s", GATHERING.as_secs())])
+        });
         let keep = match self.options.keep {
             Keep::Always => true,
             Keep::Failed => bad && !*stop.borrow(),
@@ -222,7 +239,11 @@ impl One<'_> {
             note(self.record, |report| report.kept.push(how));
         } else {
             teller.tell("taking it down", "");
-            if let Err(why) = stopwatch.part("delete", false, env.finish()).await {
+            // What does not go in time is left to `reap`.
+            let finished =
+                stopwatch.part("delete", false, tokio::time::timeout(DELETION, env.finish())).await;
+            if let Err(why) = finished.unwrap_or_else(|_| Err(format!("not within {} s", DELETION.as_secs())))
+            {
                 problem = Some(format!("taking it down: {why}"));
             }
         }
@@ -267,11 +288,12 @@ impl One<'_> {
             };
         }
         let started = Instant::now();
-        let canary = format!("catwalk-{}-{}", self.options.run, scenario.id.rsplit('/').next().unwrap_or("case"));
-        let tell = teller.as_tell();
+        let canary =
+            format!("catwalk-{}-{}", self.options.run, scenario.id.rsplit('/').next().unwrap_or("case"));
         // Patience is with the environment: what the first case waited for in vain, the next waits for but shortly.
         let deadline = patient_until.max(started + env.pace().patience / 6);
-        let place = Place::new(env.clone().environment(), canary, Box::new(tell), stopwatch.clone(), deadline);
+        let place =
+            Place::new(env.clone().environment(), canary, teller.clone(), stopwatch.clone(), deadline);
         // Its own task, so that a panic in a scenario is this case's error and not the run's.
         let bound = CASE_BOUND.max(env.pace().patience * 3 + env.pace().answer);
         let ran = tokio::spawn(tokio::time::timeout(bound, (scenario.run)(place)));
@@ -298,7 +320,7 @@ impl One<'_> {
         let about = env.about();
         let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, known_issue.as_ref());
         let delivered = outcome == Outcome::Passed;
-        let claims = if delivered { None } else { Some(env.claims().await) };
+        let claims = if delivered { None } else { tokio::time::timeout(CLAIMS, env.claims()).await.ok() };
         CaseReport {
             outcome,
             reason,
@@ -312,6 +334,12 @@ impl One<'_> {
 
 /// The longest that a case may take where its environment's pace says less.
 const CASE_BOUND: Duration = Duration::from_secs(60);
+/// How much longer the run waits for an environment than the environment's own waits.
+const GRACE: Duration = Duration::from_secs(30);
+/// The longest that the cluster may take to say what it thinks of itself.
+const CLAIMS: Duration = Duration::from_secs(15);
+/// The longest that taking an environment down may take.
+const DELETION: Duration = Duration::from_secs(180);
 /// The longest that gathering evidence may take.
 const GATHERING: Duration = Duration::from_secs(60);
 
@@ -327,7 +355,10 @@ impl<T> Drop for AbortOnDrop<T> {
 impl<T> Future for AbortOnDrop<T> {
     type Output = Result<T, tokio::task::JoinError>;
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx)
     }
 }
@@ -347,7 +378,13 @@ fn errored(scenario: &Scenario, about: &About, reason: &str, took: Duration) -> 
     }
 }
 
-fn no_environment(report: &mut Report, group: &Group, problem: &NoEnvironment, took: Duration, stopwatch: &Stopwatch) {
+fn no_environment(
+    report: &mut Report,
+    group: &Group,
+    problem: &NoEnvironment,
+    took: Duration,
+    stopwatch: &Stopwatch,
+) {
     let timings = stopwatch.spans();
     let took_ms = millis(took);
     report.environments.push(EnvironmentReport {

@@ -20,8 +20,11 @@ pub struct Sight {
     pub dial: Dial,
     /// The second witness: what Whisker answers.
     pub whisker: Said,
-    /// What Whisker logged since it was asked.
+    /// What Whisker logged since it was asked; of a process that is not there, its last words.
     pub log: Vec<String>,
+    /// Why its log could not be read, if so.
+    #[serde(default)]
+    pub log_not_seen: Option<String>,
     /// Milliseconds from the question to Whisker's answer.
     pub after_ms: u64,
 }
@@ -70,6 +73,9 @@ pub struct Dial {
     pub tls: Option<TlsSeen>,
     /// The call, if the handshake was good.
     pub call: Option<CallSeen>,
+    /// Why it could not be made at all, if so: then nothing is known of the layers after what is recorded.
+    #[serde(default)]
+    pub not_seen: Option<String>,
 }
 
 /// The cluster DNS's answer to one A question.

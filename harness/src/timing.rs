@@ -61,7 +61,8 @@ impl Stopwatch {
 
 /// Milliseconds of `total_ms` in which nobody else was waited for.
 pub fn added_ms(total_ms: u64, spans: &[Span]) -> u64 {
-    let mut waits: Vec<(u64, u64)> = spans.iter().filter(|s| s.waiting).map(|s| (s.start_ms, s.end_ms)).collect();
+    let mut waits: Vec<(u64, u64)> =
+        spans.iter().filter(|s| s.waiting).map(|s| (s.start_ms, s.end_ms)).collect();
     waits.sort_unstable();
     let (mut covered, mut until) = (0, 0);
     for (start, end) in waits {
@@ -81,7 +82,13 @@ mod tests {
     #[test]
     fn waits_that_overlap_count_once() {
         let span = |start_ms, end_ms, waiting| Span { part: String::new(), start_ms, end_ms, waiting };
-        let spans = [span(0, 10, true), span(5, 20, true), span(18, 19, true), span(20, 30, false), span(40, 50, true)];
+        let spans = [
+            span(0, 10, true),
+            span(5, 20, true),
+            span(18, 19, true),
+            span(20, 30, false),
+            span(40, 50, true),
+        ];
         assert_eq!(added_ms(60, &spans), 30);
         assert_eq!(added_ms(60, &[]), 60);
     }

@@ -120,7 +120,8 @@ impl Verdict {
     /// Whether both are the same finding: equal but for times and a wait's last status.
     pub fn same_finding(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Delivered { .. }, Self::Delivered { .. }) | (Self::TimedOut { .. }, Self::TimedOut { .. }) => true,
+            (Self::Delivered { .. }, Self::Delivered { .. })
+            | (Self::TimedOut { .. }, Self::TimedOut { .. }) => true,
             _ => self == other,
         }
     }

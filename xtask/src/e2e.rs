@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use catwalk_fixtures::{DnsProfile, KnownIssue, Release};
 use catwalk_harness::case::{self, KnownIssues};
 use catwalk_harness::owner::{Ledger, ledgers_folder};
+use catwalk_harness::probe;
 use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, SCHEMA, terminal};
 use catwalk_harness::run::{self, Group, Keep, Options, Record};
 use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::kind::{Cni, Configs, Kind, KindOptions};
 use catwalk_harness::stage::lab::Lab;
-use catwalk_harness::probe;
 use clap::ValueEnum;
 use tokio::sync::watch;
 
@@ -110,7 +110,9 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     };
     let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
     let cni = match (args.cni, args.standin) {
-        (Some(CniName::Calico), true) => bail!("stand-ins bring no network: --standin goes with --cni kind or none"),
+        (Some(CniName::Calico), true) => {
+            bail!("stand-ins bring no network: --standin goes with --cni kind or none")
+        }
         (Some(CniName::Calico), false) | (None, false) => Cni::Calico,
         (Some(CniName::Kind), _) | (None, true) => Cni::Kind,
         (Some(CniName::None), _) => Cni::None,
@@ -125,7 +127,12 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     std::fs::create_dir_all(&args.report)
         .and_then(|()| forget(&args.report))
         .and_then(|()| tempfile_in(&args.report))
-        .with_context(|| format!("the report cannot be written into {}; name another folder with --report", args.report.display()))?;
+        .with_context(|| {
+            format!(
+                "the report cannot be written into {}; name another folder with --report",
+                args.report.display()
+            )
+        })?;
 
     let timeout = Duration::from_secs(args.timeout);
     let ledger = match args.stage {
@@ -183,7 +190,9 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     done();
     let mut report = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if let Err(panic) = ran {
-        report.problems.push(format!("the run ended in a panic: {panic}. `cargo xtask clean` removes what it left"));
+        report
+            .problems
+            .push(format!("the run ended in a panic: {panic}. `cargo xtask clean` removes what it left"));
     }
     finish(&report, &args.report)
 }
@@ -236,10 +245,12 @@ async fn interruption() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        if let [Ok(mut int), Ok(mut term), Ok(mut hup)] = kinds.map(signal) {
             tokio::select! {
                 _ = int.recv() => {}
                 _ = term.recv() => {}
+                _ = hup.recv() => {}
             }
             return;
         }
@@ -278,7 +289,13 @@ fn print_cases(groups: &[Group]) -> Result<u8> {
     Ok(0)
 }
 
-fn print_plan(args: &Args, groups: &[Group], configs: &Configs, releases: &[Release], cni: Cni) -> Result<u8> {
+fn print_plan(
+    args: &Args,
+    groups: &[Group],
+    configs: &Configs,
+    releases: &[Release],
+    cni: Cni,
+) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     for group in groups {
         let about = &group.about;
@@ -286,10 +303,19 @@ fn print_plan(args: &Args, groups: &[Group], configs: &Configs, releases: &[Rele
         if args.stage == StageName::Kind {
             let cluster = configs.cluster(&about.domain, about.dns, cni, args.node_image.as_deref());
             text.push_str(&format!("  kind cluster: {cluster}\n"));
-            if let Some(release) = releases.iter().find(|r| r.calico == about.calico).filter(|_| !args.standin) {
-                let from = args.manifests.as_ref().map_or("downloaded".to_owned(), |dir| dir.display().to_string());
-                text.push_str(&format!("  Calico {}, operator {}, manifests {from}\n", release.calico, release.operator));
-                text.push_str(&format!("  Installation: {}\n", configs.installation(&about.domain, about.dns)));
+            if let Some(release) =
+                releases.iter().find(|r| r.calico == about.calico).filter(|_| !args.standin)
+            {
+                let from =
+                    args.manifests.as_ref().map_or("downloaded".to_owned(), |dir| dir.display().to_string());
+                text.push_str(&format!(
+                    "  Calico {}, operator {}, manifests {from}\n",
+                    release.calico, release.operator
+                ));
+                text.push_str(&format!(
+                    "  Installation: {}\n",
+                    configs.installation(&about.domain, about.dns)
+                ));
             }
         }
         if write!(out, "{text}").is_err() {
@@ -305,15 +331,22 @@ fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// Removes an earlier run's report and evidence.
+/// Removes an earlier run's report, and the evidence that it names; nothing else that may lie there.
 fn forget(folder: &Path) -> std::io::Result<()> {
-    let gone = |removed: std::io::Result<()>| match removed {
+    let Ok(text) = std::fs::read(folder.join("report.json")) else { return Ok(()) };
+    let Ok(earlier) = serde_json::from_slice::<Report>(&text) else { return Ok(()) };
+    for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
+        gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
+    }
+    gone(std::fs::remove_file(folder.join("report.json")))?;
+    gone(std::fs::remove_file(folder.join("junit.xml")))
+}
+
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
-    };
-    gone(std::fs::remove_file(folder.join("report.json")))?;
-    gone(std::fs::remove_file(folder.join("junit.xml")))?;
-    gone(std::fs::remove_dir_all(folder.join("evidence")))
+    }
 }
 
 /// Finds out whether files can be created there.
@@ -330,7 +363,8 @@ fn version(workspace: &Path) -> String {
     let version = env!("CARGO_PKG_VERSION");
     match git(&["rev-parse", "--short=12", "HEAD"]) {
         Some(commit) => {
-            let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
+            let changed =
+                git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
             format!("{version} ({commit}{})", if changed { ", changed" } else { "" })
         }
         None => version.to_owned(),

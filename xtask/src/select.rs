@@ -38,7 +38,9 @@ pub(crate) fn groups(
         }
     }
     if groups.is_empty() {
-        bail!("nothing is selected: no configuration in kind-configs is a default of stage {stage}; name a --domain");
+        bail!(
+            "nothing is selected: no configuration in kind-configs is a default of stage {stage}; name a --domain"
+        );
     }
     Ok(groups)
 }
@@ -75,7 +77,8 @@ fn versions(wanted: &[String], stage: &str, releases: &[Release]) -> Result<Vec<
             "newest" => vec![newest()?],
             "all" => all().collect(),
             version => {
-                let known = all().find(|known| known.trim_start_matches('v') == version.trim_start_matches('v'));
+                let known =
+                    all().find(|known| known.trim_start_matches('v') == version.trim_start_matches('v'));
                 let Some(known) = known else {
                     bail!("no Calico {version}; there are {}", all().collect::<Vec<_>>().join(", "));
                 };
@@ -85,11 +88,20 @@ fn versions(wanted: &[String], stage: &str, releases: &[Release]) -> Result<Vec<
         versions.extend(named);
     }
     let mut seen = Vec::new();
-    versions.retain(|version| !seen.contains(version) && { seen.push(version.clone()); true });
+    versions.retain(|version| {
+        !seen.contains(version) && {
+            seen.push(version.clone());
+            true
+        }
+    });
     Ok(versions)
 }
 
-fn domains(selection: &Selection, stage: &str, configs: &Configs) -> Result<Vec<(ClusterDomain, DnsProfile)>> {
+fn domains(
+    selection: &Selection,
+    stage: &str,
+    configs: &Configs,
+) -> Result<Vec<(ClusterDomain, DnsProfile)>> {
     let mut pairs: Vec<(ClusterDomain, DnsProfile)> = Vec::new();
     let mut add = |domain: ClusterDomain, dns: DnsProfile| {
         if !pairs.iter().any(|(d, p)| *d == domain && *p == dns) {
@@ -166,7 +178,10 @@ mod tests {
         let rows = [
             (Selection { domains: words(&["Corp.internal"]), ..Selection::default() }, "capital letter"),
             (Selection { calico: words(&["v3.29.0"]), ..Selection::default() }, "there are v3.30.0"),
-            (Selection { scenarios: words(&["nonsense"]), ..Selection::default() }, "delivery/flow-is-delivered"),
+            (
+                Selection { scenarios: words(&["nonsense"]), ..Selection::default() },
+                "delivery/flow-is-delivered",
+            ),
         ];
         for (selection, expected) in rows {
             let error = select(selection, "kind").err().unwrap().to_string();

@@ -45,7 +45,8 @@ fn at_terminal(
         Event::Doing { who, what, last } => {
             let bar = spinners.entry(who.clone()).or_insert_with(|| {
                 let bar = bars.insert_before(total, ProgressBar::new_spinner());
-                if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {prefix}: {wide_msg}") {
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {prefix}: {wide_msg}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_prefix(who);

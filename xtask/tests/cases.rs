@@ -51,14 +51,16 @@ fn run(release: Release, about: &About, scenario: &Scenario, issues: &KnownIssue
         let stopwatch = Stopwatch::default();
         let env = Lab::new(vec![release]).provision(about, &teller, &stopwatch).await?;
         let deadline = Instant::now() + env.pace().patience;
-        let tell = Box::new(|_: &str, _: &str| {});
-        let place = Place::new(env.clone().environment(), "catwalk-test".to_owned(), tell, stopwatch, deadline);
+        let place =
+            Place::new(env.clone().environment(), "catwalk-test".to_owned(), teller, stopwatch, deadline);
         let finding = (scenario.run)(place).await?;
         env.finish().await?;
         let known = issues.affecting(scenario.id, about);
         match outcome(&scenario.demands, &finding.judgement, known.as_ref()) {
             (Outcome::Passed | Outcome::KnownIssue, _) => Ok(()),
-            (_, reason) => Err(format!("{}: {reason:?}\n{:#?}", finding.judgement.verdict, finding.sight).into()),
+            (_, reason) => {
+                Err(format!("{}: {reason:?}\n{:#?}", finding.judgement.verdict, finding.sight).into())
+            }
         }
     })
 }

@@ -65,7 +65,8 @@ impl Foreign {
         let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("kind.yaml");
-        let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {disableDefaultCNI: true}\n";
+        let text =
+            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {disableDefaultCNI: true}\n";
         std::fs::write(&config, text).unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         let status = Command::new("kind")

@@ -11,7 +11,9 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::sight::{CallSeen, Connection, Dial, DnsAnswer, Push, Said, Sight, TlsEnd, TlsSeen, Vantage, Wanted};
+use crate::sight::{
+    CallSeen, Connection, Dial, DnsAnswer, Push, Said, Sight, TlsEnd, TlsSeen, Vantage, Wanted,
+};
 use crate::verdict::Verdict;
 
 /// What a sight comes to.
@@ -37,29 +39,33 @@ enum Reach {
 pub fn judge(sight: &Sight) -> Judgement {
     let (reach, further_defects) = dial(&sight.dial);
     let (verdict, disagreement) = match &sight.whisker {
-        Said::NotThere(why) => (Verdict::WhiskerNotRunning { reason: ended(&sight.log).unwrap_or_else(|| why.clone()) }, None),
+        Said::NotThere(why) => {
+            (Verdict::WhiskerNotRunning { reason: ended(&sight.log).unwrap_or_else(|| why.clone()) }, None)
+        }
         Said::Silent(why) => (Verdict::TimedOut { last: format!("Whisker was asked: {why}") }, None),
-        Said::Answer { status, body, content_type } => match read_answer(*status, body, &sight.wanted) {
-            Answer::Shows => match reach {
-                Reach::Goldmane => (Verdict::Delivered { after_ms: sight.after_ms }, None),
-                Reach::Broken(verdict) => {
-                    let words = format!("Whisker shows the flow, and our own dial ends in {verdict}");
-                    (verdict, Some(words))
+        Said::Answer { status, body, content_type } => {
+            match read_answer(*status, content_type, body, &sight.wanted) {
+                Answer::Shows => match reach {
+                    Reach::Goldmane => (Verdict::Delivered { after_ms: sight.after_ms }, None),
+                    Reach::Broken(verdict) => {
+                        let words = format!("Whisker shows the flow, and our own dial ends in {verdict}");
+                        (verdict, Some(words))
+                    }
+                },
+                // A stream has begun with 200 before its call fails; only the log tells (whisker-backend v3.30.0,
+                // `ListOrStream`).
+                Answer::Lacks if content_type.starts_with(EVENT_STREAM) && speaks(&sight.log) => {
+                    call_failed(reach, sight)
                 }
-            },
-            // A stream has begun with 200 before its call fails; only the log tells (whisker-backend v3.30.0,
-            // `ListOrStream`).
-            Answer::Lacks if content_type.starts_with(EVENT_STREAM) && speaks(&sight.log) => {
-                call_failed(reach, sight)
+                Answer::Lacks => lacking(reach, sight.pushed.as_ref()),
+                Answer::CallFailed => call_failed(reach, sight),
+                // Behind nginx a process that ended looks like a bad gateway; its last words say more.
+                Answer::Other => match ended(&sight.log) {
+                    Some(reason) => (Verdict::WhiskerNotRunning { reason }, None),
+                    None => (Verdict::WhiskerFailed { status: *status, body: beginning(body) }, None),
+                },
             }
-            Answer::Lacks => lacking(reach, sight.pushed.as_ref()),
-            Answer::CallFailed => call_failed(reach, sight),
-            // Behind nginx a process that ended looks like a bad gateway; its last words say more.
-            Answer::Other => match ended(&sight.log) {
-                Some(reason) => (Verdict::WhiskerNotRunning { reason }, None),
-                None => (Verdict::WhiskerFailed { status: *status, body: beginning(body) }, None),
-            },
-        },
+        }
     };
     Judgement { verdict, disagreement, further_defects }
 }
@@ -90,17 +96,33 @@ fn lacking(reach: Reach, pushed: Option<&Push>) -> (Verdict, Option<String>) {
 fn call_failed(reach: Reach, sight: &Sight) -> (Verdict, Option<String>) {
     let admitted = words::admitted(sight.log.iter().map(String::as_str));
     match (reach, admitted) {
-        (Reach::Broken(verdict), None) => (verdict, None),
+        (Reach::Broken(verdict), None) => match &sight.log_not_seen {
+            None => (verdict, None),
+            Some(why) => {
+                let words =
+                    format!("our own dial ends in {verdict}, and Whisker's log could not be read: {why}");
+                (verdict, Some(words))
+            }
+        },
         (Reach::Broken(verdict), Some(set)) if set.contains(&verdict) => (verdict, None),
+        // Our own dial saw nothing: then Whisker's word stands alone.
+        (Reach::Broken(Verdict::TimedOut { last }), Some(set)) => {
+            (set.only(host(&sight.dial.target)).unwrap_or(Verdict::TimedOut { last }), None)
+        }
         (Reach::Broken(verdict), Some(set)) => {
-            let words = format!("our own dial ends in {verdict}, and Whisker's log admits {}", set.kinds().join(", "));
+            let words = format!(
+                "our own dial ends in {verdict}, and Whisker's log admits {}",
+                set.kinds().join(", ")
+            );
             (verdict, Some(words))
         }
         (Reach::Goldmane, Some(set)) => {
             let said = set.only(host(&sight.dial.target));
             match said {
                 // A port-forward goes past the Service and past policy, so of these Whisker alone can tell.
-                Some(verdict) if sight.dial.vantage == Vantage::PortForward && past_port_forward(&verdict) => {
+                Some(verdict)
+                    if sight.dial.vantage == Vantage::PortForward && past_port_forward(&verdict) =>
+                {
                     (verdict, None)
                 }
                 said => {
@@ -141,6 +163,9 @@ pub fn host(target: &str) -> &str {
 /// Our own dial, layer by layer.
 fn dial(dial: &Dial) -> (Reach, Vec<String>) {
     let broken = |verdict| (Reach::Broken(verdict), Vec::new());
+    if let Some(why) = &dial.not_seen {
+        return broken(Verdict::TimedOut { last: why.clone() });
+    }
     let name = host(&dial.target);
     if let Some(verdict) = unresolved(name, &dial.names) {
         return broken(verdict);
@@ -166,22 +191,22 @@ fn dial(dial: &Dial) -> (Reach, Vec<String>) {
     }
 }
 
-/// Why no question gave an address, in the order in which Go's resolver prefers its errors (`net`,
-/// `goLookupIPCNAMEOrder`): a server that does not answer, one that fails, a name that does not exist.
+/// Why no question gave an address. Go reports the error of the name as it was given, else the first (`net`,
+/// `goLookupIPCNAMEOrder`: "prefer error for original name").
 fn unresolved(name: &str, names: &[(String, DnsAnswer)]) -> Option<Verdict> {
-    let name = name.to_owned();
-    let any = |test: fn(&DnsAnswer) -> bool| names.iter().any(|(_, answer)| test(answer));
-    if any(|a| matches!(a, DnsAnswer::Addresses(addresses) if !addresses.is_empty())) {
-        None
-    } else if any(|a| matches!(a, DnsAnswer::Unreachable(_))) {
-        Some(Verdict::NameServerUnreachable { name })
-    } else if any(|a| matches!(a, DnsAnswer::Failed(_))) {
-        Some(Verdict::NameServerFailed { name })
-    } else if names.is_empty() {
-        Some(Verdict::TimedOut { last: "no name was asked for".to_owned() })
-    } else {
-        Some(Verdict::NameNotFound { name })
+    let found =
+        |answer: &DnsAnswer| matches!(answer, DnsAnswer::Addresses(addresses) if !addresses.is_empty());
+    if names.iter().any(|(_, answer)| found(answer)) {
+        return None;
     }
+    let as_given = names.iter().find(|(asked, _)| asked.trim_end_matches('.') == name.trim_end_matches('.'));
+    let name = name.to_owned();
+    Some(match as_given.or(names.first()) {
+        Some((_, DnsAnswer::Unreachable(_))) => Verdict::NameServerUnreachable { name },
+        Some((_, DnsAnswer::Failed(_))) => Verdict::NameServerFailed { name },
+        Some((_, DnsAnswer::NoSuchName | DnsAnswer::Addresses(_))) => Verdict::NameNotFound { name },
+        None => Verdict::TimedOut { last: "no name was asked for".to_owned() },
+    })
 }
 
 /// Whether a client that judges as Go does would end the connection here.
@@ -204,7 +229,8 @@ fn handshake(tls: &TlsSeen) -> (Option<Verdict>, Vec<String>) {
         (Some(defect), _) => Some(of_defect(defect, &tls.name)),
         (None, TlsEnd::Complete | TlsEnd::NotTls) => None,
         (None, TlsEnd::Alert(alert)) if about_certificate(alert) => Some(Verdict::ClientCertificateRejected),
-        (None, TlsEnd::Alert(alert)) => Some(Verdict::CertificateUnusable { reason: format!("TLS alert {alert}") }),
+        // The peer ends the handshake for a reason that is no certificate's.
+        (None, TlsEnd::Alert(alert)) => Some(Verdict::TimedOut { last: format!("TLS alert {alert}") }),
         (None, TlsEnd::Failed(why)) => Some(Verdict::TimedOut { last: format!("TLS handshake: {why}") }),
     };
     (verdict, further)
@@ -224,12 +250,16 @@ fn of_defect(defect: verify::Defect, name: &str) -> Verdict {
     use verify::Defect;
     let rfc3339 = |t: OffsetDateTime| t.format(&Rfc3339).unwrap_or_else(|_| t.to_string());
     match defect {
-        Defect::NameMismatch { dialled, valid_for } => Verdict::CertificateNameMismatch { dialled, valid_for },
+        Defect::NameMismatch { dialled, valid_for } => {
+            Verdict::CertificateNameMismatch { dialled, valid_for }
+        }
         Defect::NoNames { .. } => {
             Verdict::CertificateNameMismatch { dialled: name.to_owned(), valid_for: Vec::new() }
         }
         Defect::UnknownAuthority { .. } => Verdict::UnknownAuthority,
-        Defect::Expired { not_after, .. } | Defect::AuthorityExpired { not_after, .. } => Verdict::CertificateExpired { not_after: rfc3339(not_after) },
+        Defect::Expired { not_after, .. } | Defect::AuthorityExpired { not_after, .. } => {
+            Verdict::CertificateExpired { not_after: rfc3339(not_after) }
+        }
         Defect::NotYetValid { not_before, .. } | Defect::AuthorityNotYetValid { not_before, .. } => {
             Verdict::CertificateNotYetValid { not_before: rfc3339(not_before) }
         }
@@ -264,12 +294,16 @@ enum Answer {
     Other,
 }
 
-fn read_answer(status: u16, body: &str, wanted: &Wanted) -> Answer {
+fn read_answer(status: u16, content_type: &str, body: &str, wanted: &Wanted) -> Answer {
     // Of an event stream each event's data is a JSON document; of a listing the whole body is one.
-    let events = body.lines().filter_map(|line| line.strip_prefix("data:"));
-    let stream: Vec<Value> = events.filter_map(|data| serde_json::from_str(data).ok()).collect();
-    if status == 200 && (!stream.is_empty() || body.is_empty()) {
-        return if stream.iter().any(|item| is_wanted(item, wanted)) { Answer::Shows } else { Answer::Lacks };
+    if status == 200 && content_type.starts_with(EVENT_STREAM) {
+        let mut events =
+            body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?).ok());
+        return if events.any(|item: Value| is_wanted(&item, wanted)) {
+            Answer::Shows
+        } else {
+            Answer::Lacks
+        };
     }
     let Ok(document) = serde_json::from_str::<Value>(body) else { return Answer::Other };
     if document.get("error").and_then(Value::as_str) == Some("Internal Server Error") {

@@ -28,6 +28,7 @@ fn unresolved_dial() -> Dial {
         connection: None,
         tls: None,
         call: None,
+        not_seen: None,
     }
 }
 
@@ -57,6 +58,7 @@ fn sight(dial: Dial, whisker: Said, log: &[&str]) -> Sight {
         dial,
         whisker,
         log: log.iter().map(|line| (*line).to_owned()).collect(),
+        log_not_seen: None,
         after_ms: 7,
     }
 }
@@ -75,7 +77,10 @@ fn both_witnesses_agree() {
         // a port-forward goes past policy, so Whisker alone can tell
         (sight(good_dial(), answer(200, FAILED), &[TIMEOUT]), Verdict::ConnectionTimedOut),
         (sight(good_dial(), answer(200, r#"{"total":{},"items":null}"#), &[]), Verdict::FlowMissing),
-        (sight(good_dial(), answer(200, r#"{"total":{},"items":[{"value":"other"}]}"#), &[]), Verdict::FlowMissing),
+        (
+            sight(good_dial(), answer(200, r#"{"total":{},"items":[{"value":"other"}]}"#), &[]),
+            Verdict::FlowMissing,
+        ),
     ];
     for (sight, verdict) in rows {
         let judgement = judge(&sight);
@@ -123,7 +128,37 @@ fn a_flow_of_another_run_is_not_ours() {
 
 #[test]
 fn an_event_stream_is_read_event_by_event() {
+    let stream =
+        |body: &str| Said::Answer { status: 200, content_type: EVENT_STREAM.into(), body: body.into() };
     let event = "data: {\"source_namespace\":\"ns\",\"source_name\":\"canary-1\"}\n\n";
-    assert_eq!(judge(&sight(good_dial(), answer(200, event), &[])).verdict.kind(), "Delivered");
-    assert_eq!(judge(&sight(good_dial(), answer(200, ""), &[])).verdict, Verdict::FlowMissing);
+    assert_eq!(judge(&sight(good_dial(), stream(event), &[])).verdict.kind(), "Delivered");
+    assert_eq!(judge(&sight(good_dial(), stream(""), &[])).verdict, Verdict::FlowMissing);
+    let other = event.replace("canary", "other");
+    assert_eq!(judge(&sight(good_dial(), stream(&other), &[])).verdict, Verdict::FlowMissing);
+    // headers alone, of what is no stream, list nothing
+    assert_eq!(judge(&sight(good_dial(), answer(200, ""), &[])).verdict.kind(), "WhiskerFailed");
+}
+
+/// What our own dial did not see contradicts nobody.
+#[test]
+fn an_unknown_dial_leaves_the_word_to_whisker() {
+    let unknown = || Dial { not_seen: Some("no such pod is running".into()), ..unresolved_dial() };
+    let judgement = judge(&sight(unknown(), answer(200, FAILED), &[TIMEOUT]));
+    assert_eq!((judgement.verdict, judgement.disagreement), (Verdict::ConnectionTimedOut, None));
+    let judgement = judge(&sight(unknown(), answer(200, &shows()), &[]));
+    assert!(judgement.disagreement.is_some(), "a delivery needs both witnesses");
+}
+
+/// Go prefers the error of the name as it was given over those of the search list.
+#[test]
+fn the_name_as_given_decides_why_nothing_resolved() {
+    let name = host(TARGET);
+    let asked = |searched: DnsAnswer, given: DnsAnswer| {
+        let names = vec![(format!("{name}.x."), searched), (format!("{name}."), given)];
+        judge(&sight(Dial { names, ..unresolved_dial() }, answer(200, FAILED), &[])).verdict
+    };
+    let failed = || DnsAnswer::Failed("Server Failure".into());
+    assert_eq!(asked(failed(), DnsAnswer::NoSuchName), not_found());
+    assert_eq!(asked(DnsAnswer::NoSuchName, failed()).kind(), "NameServerFailed");
+    assert_eq!(asked(failed(), DnsAnswer::Unreachable("x".into())).kind(), "NameServerUnreachable");
 }

@@ -45,12 +45,13 @@ impl Admitted {
             .collect()
     }
 
-    /// The only verdict in the set, its parameters filled from the dialled name where the words leave them out.
+    /// The likeliest verdict of the set where it has one, its parameters filled from the dialled name where the words
+    /// leave them out.
     pub fn only(&self, name: &str) -> Option<Verdict> {
         let name = name.to_owned();
         match self.0.as_slice() {
             [Member::Exactly(verdict)] => Some(verdict.clone()),
-            [Member::Any("NameNotFound")] => Some(Verdict::NameNotFound { name }),
+            [Member::Any("NameNotFound"), ..] => Some(Verdict::NameNotFound { name }),
             [Member::Any("NameServerFailed")] => Some(Verdict::NameServerFailed { name }),
             [Member::Any("NameServerUnreachable")] => Some(Verdict::NameServerUnreachable { name }),
             [Member::Any("ConnectionRefused")] => Some(Verdict::ConnectionRefused),
@@ -81,16 +82,14 @@ pub const LINK: [Kind; 14] = [
     "TimedOut",
 ];
 
-/// What the lines admit: the set of the last one that says anything; none where no line does.
-///
-/// A process that ended outweighs what it said of its calls before.
+/// What the lines admit: the set of the last one that says anything; none where no line does. A process that ended
+/// has spoken last, unless another has come after it.
 pub fn admitted<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Admitted> {
     let mut last = None;
     for line in lines {
         if let Some(reason) = fatal(line) {
-            return Some(Admitted::exactly(Verdict::WhiskerNotRunning { reason }));
-        }
-        if let Some(set) = line_admits(line) {
+            last = Some(Admitted::exactly(Verdict::WhiskerNotRunning { reason }));
+        } else if let Some(set) = line_admits(line) {
             last = Some(set);
         }
     }
@@ -134,15 +133,19 @@ fn line_admits(line: &str) -> Option<Admitted> {
         if rest.contains("server misbehaving") {
             return Some(Admitted::exactly(Verdict::NameServerFailed { name }));
         }
-        if rest.contains("i/o timeout") || rest.contains("connection refused") || rest.contains("unreachable") {
+        if rest.contains("i/o timeout") || rest.contains("connection refused") || rest.contains("unreachable")
+        {
             return Some(Admitted::exactly(Verdict::NameServerUnreachable { name }));
         }
         if rest.contains("no such host") {
             return Some(Admitted::exactly(Verdict::NameNotFound { name }));
         }
+        return Some(Admitted::any(&["NameServerUnreachable", "NameServerFailed"]));
     }
     const WORDS: &[(&str, &[Kind])] = &[
-        ("produced zero addresses", &["NameNotFound"]),
+        // grpc-go swallows every lookup error that is not temporary, and to Go all response codes but SERVFAIL are
+        // not (`net`, `checkHeader`; `internal/resolver/dns`, `handleDNSError`).
+        ("produced zero addresses", &["NameNotFound", "NameServerFailed"]),
         ("first record does not look like a TLS handshake", &["NotTls"]),
         ("certificate signed by unknown authority", &["UnknownAuthority"]),
         ("x509: ", &["CertificateUnusable"]),
@@ -150,9 +153,14 @@ fn line_admits(line: &str) -> Option<Admitted> {
         ("remote error: tls: certificate required", &["ClientCertificateRejected"]),
         ("remote error: tls: unknown certificate", &["ClientCertificateRejected"]),
         ("remote error: tls: expired certificate", &["ClientCertificateRejected"]),
+        ("remote error: tls: unsupported certificate", &["ClientCertificateRejected"]),
+        ("remote error: tls: revoked certificate", &["ClientCertificateRejected"]),
+        ("remote error: tls: access denied", &["ClientCertificateRejected"]),
+        ("remote error: tls: error decrypting message", &["ClientCertificateRejected"]),
         ("connect: connection refused", &["ConnectionRefused"]),
         ("i/o timeout", &["ConnectionTimedOut"]),
         ("no route to host", &["ConnectionTimedOut", "ConnectionRefused"]),
+        ("network is unreachable", &["ConnectionTimedOut", "ConnectionRefused"]),
         // The server hung up. A rejected client certificate looks so when the alert loses the race.
         ("broken pipe", &["ClientCertificateRejected", "RpcFailed"]),
         ("connection reset by peer", &["ClientCertificateRejected", "NotTls", "RpcFailed"]),
@@ -161,6 +169,10 @@ fn line_admits(line: &str) -> Option<Admitted> {
     ];
     if let Some((_, kinds)) = WORDS.iter().find(|(words, _)| line.contains(words)) {
         return Some(Admitted::any(kinds));
+    }
+    // The transport failed in words that are not known here: any layer may have.
+    if line.contains("connection error:") || line.contains("createTransport failed") {
+        return Some(Admitted::any(&LINK));
     }
     let code: String = line
         .rsplit_once("code = ")
@@ -192,7 +204,10 @@ mod tests {
     use super::*;
 
     fn of_log(name: &str) -> Option<Admitted> {
-        let path = format!("{}/../fixtures/data/logs/whisker-backend-v3.30.0-{name}.log", env!("CARGO_MANIFEST_DIR"));
+        let path = format!(
+            "{}/../fixtures/data/logs/whisker-backend-v3.30.0-{name}.log",
+            env!("CARGO_MANIFEST_DIR")
+        );
         let text = std::fs::read_to_string(&path).unwrap();
         admitted(text.lines())
     }
@@ -205,12 +220,16 @@ mod tests {
             ("badclient", &["ClientCertificateRejected", "RpcFailed"]),
             ("nofile", &["WhiskerNotRunning"]),
             ("notls", &["NotTls"]),
-            ("nx", &["NameNotFound"]),
+            ("nx", &["NameNotFound", "NameServerFailed"]),
             ("refused", &["ConnectionRefused"]),
             ("san", &["CertificateNameMismatch"]),
         ];
         for (name, kinds) in rows {
-            assert_eq!(of_log(name).unwrap_or_else(|| panic!("{name} says nothing")).kinds(), *kinds, "{name}");
+            assert_eq!(
+                of_log(name).unwrap_or_else(|| panic!("{name} says nothing")).kinds(),
+                *kinds,
+                "{name}"
+            );
         }
         assert_eq!(of_log("good"), None, "context canceled in a healthy log means nothing");
     }
@@ -273,11 +292,21 @@ mod tests {
             let line = format!("{rpc}{desc}");
             assert_eq!(admitted([line.as_str()]).and_then(|set| set.only("?")), *only, "{line}");
         }
-        let unimplemented = "error=failed to list flows: rpc error: code = Unimplemented desc = unknown service";
+        let unimplemented =
+            "error=failed to list flows: rpc error: code = Unimplemented desc = unknown service";
         assert_eq!(
             admitted([unimplemented]).unwrap().only("?"),
             Some(Verdict::RpcFailed { code: "Unimplemented".into() })
         );
+        let unknown = r#"rpc error: code = Unavailable desc = connection error: desc = "transport: authentication handshake failed: missing selected ALPN property""#;
+        assert_eq!(admitted([unknown]).unwrap().kinds(), LINK, "unknown words are no RpcFailed");
+        let fatal = "2026-11-24 17:13:37.345 [FATAL][1] whisker-backend/app.go 36: x error=gone";
+        assert_eq!(
+            admitted([fatal, unimplemented]).unwrap().kinds(),
+            ["RpcFailed"],
+            "a new process came after it"
+        );
+        assert_eq!(admitted([unimplemented, fatal]).unwrap().kinds(), ["WhiskerNotRunning"]);
         let waiting = "rpc error: code = Canceled desc = context canceled while waiting for connections to become ready";
         assert_eq!(admitted([waiting]), None);
         assert_eq!(admitted(["a line about x509: nothing"]), None);

@@ -45,11 +45,10 @@ pub async fn push(stream: Tls, wanted: &Wanted) -> Push {
     };
     let update = FlowUpdate { flow: Some(flow(wanted, OffsetDateTime::now_utc())) };
     // The stream stays open until the receipt is here: the real client does not half-close either.
-    let updates = futures::StreamExt::chain(
-        futures::stream::iter([update]),
-        futures::stream::pending::<FlowUpdate>(),
-    );
-    let answered = async { FlowCollectorClient::new(channel).connect(updates).await?.into_inner().message().await };
+    let updates =
+        futures::StreamExt::chain(futures::stream::iter([update]), futures::stream::pending::<FlowUpdate>());
+    let answered =
+        async { FlowCollectorClient::new(channel).connect(updates).await?.into_inner().message().await };
     match answered.await {
         Ok(Some(_)) => Push::Receipted,
         Ok(None) => Push::Failed("Goldmane ended the stream without a receipt".to_owned()),
@@ -134,9 +133,12 @@ fn seen(answer: Result<(), tonic::Status>, broken: &Broken) -> CallSeen {
     match answer {
         Ok(()) => CallSeen { code: "Ok".to_owned(), message: String::new(), alert: None, broken: None },
         // tonic says Unknown where the transport broke; gRPC's own word for that is Unavailable.
-        Err(status) if io.is_some() && status.code() == Code::Unknown => {
-            CallSeen { code: "Unavailable".to_owned(), message: status.message().to_owned(), alert, broken: io }
-        }
+        Err(status) if io.is_some() && status.code() == Code::Unknown => CallSeen {
+            code: "Unavailable".to_owned(),
+            message: status.message().to_owned(),
+            alert,
+            broken: io,
+        },
         Err(status) => CallSeen {
             code: format!("{:?}", status.code()),
             message: status.message().to_owned(),

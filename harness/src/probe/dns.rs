@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::environment::Stream;
 use crate::sight::DnsAnswer;
 
-/// Asks for the A records of an absolute name.
-pub async fn ask(mut stream: impl Stream, name: &str) -> DnsAnswer {
-    match exchange(&mut stream, name).await {
+/// Asks for the A records of an absolute name; one connection takes many questions, one after the other.
+pub async fn ask(stream: &mut impl Stream, name: &str) -> DnsAnswer {
+    match exchange(stream, name).await {
         Ok(message) => read(&message),
         Err(e) => DnsAnswer::Unreachable(e.to_string()),
     }

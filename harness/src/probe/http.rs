@@ -33,8 +33,9 @@ async fn exchange(
     enough: impl Fn(&str) -> bool,
     got: &mut Option<Said>,
 ) -> Result<(), String> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(door.stream)).await.map_err(|e| format!("connecting to Whisker: {e}"))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(door.stream))
+        .await
+        .map_err(|e| format!("connecting to Whisker: {e}"))?;
     let connection = tokio::spawn(connection);
     let request = Request::get(path)
         .header("host", "whisker")
@@ -45,7 +46,8 @@ async fn exchange(
     let result = match answer {
         Ok(answer) => {
             let status = answer.status().as_u16();
-            let content_type = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
+            let content_type =
+                answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
             let content_type = content_type.to_owned();
             let mut body = answer.into_body();
             let mut bytes = Vec::new();

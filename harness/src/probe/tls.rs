@@ -34,7 +34,8 @@ pub async fn handshake(stream: Box<dyn Stream>, name: &str, identity: &Identity)
         Ok(stream) => Ok(stream),
         Err(e) => Err(end_of(&e)),
     };
-    let chain = recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|der| to_pem(der)).collect();
+    let chain =
+        recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|der| to_pem(der)).collect();
     match end {
         Ok(stream) => Shaken { end: TlsEnd::Complete, chain, stream: Some(stream) },
         Err(end) => Shaken { end, chain, stream: None },
@@ -98,7 +99,8 @@ impl ServerCertVerifier for Recorder {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+        let chain =
+            std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = chain;
         Ok(ServerCertVerified::assertion())
     }
@@ -128,13 +130,20 @@ impl ServerCertVerifier for Recorder {
 
 /// The first I/O error of a connection, remembered from beneath HTTP/2, which keeps only its text.
 #[derive(Clone, Debug, Default)]
-pub struct Broken(Arc<Mutex<Option<(Option<String>, String)>>>);
+pub struct Broken(Arc<Mutex<Option<How>>>);
+
+/// How a connection broke.
+#[derive(Clone, Debug)]
+struct How {
+    alert: Option<String>,
+    words: String,
+}
 
 impl Broken {
     /// The alert, if the peer sent one, and the error's words.
     pub fn get(&self) -> (Option<String>, Option<String>) {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            Some((alert, words)) => (alert, Some(words)),
+            Some(How { alert, words }) => (alert, Some(words)),
             None => (None, None),
         }
     }
@@ -147,8 +156,8 @@ impl Broken {
             };
             let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // An alert says more than the broken pipe that comes with it.
-            if first.as_ref().is_none_or(|(known, _)| known.is_none() && alert.is_some()) {
-                *first = Some((alert, error.to_string()));
+            if first.as_ref().is_none_or(|known| known.alert.is_none() && alert.is_some()) {
+                *first = Some(How { alert, words: error.to_string() });
             }
         }
         polled
@@ -170,7 +179,11 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let left = self.ahead.get_ref().len() as u64 - self.ahead.position();
         if left > 0 {
             return Pin::new(&mut self.ahead).poll_read(cx, buf);

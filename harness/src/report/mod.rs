@@ -119,7 +119,10 @@ impl Report {
             (self.interrupted, EXIT_INTERRUPTED),
             (differs, EXIT_DIFFERS),
             // A run that showed nothing is no success either.
-            (any(&[Outcome::Errored]) || !self.problems.is_empty() || !(shown || differs), EXIT_NO_ENVIRONMENT),
+            (
+                any(&[Outcome::Errored]) || !self.problems.is_empty() || !(shown || differs),
+                EXIT_NO_ENVIRONMENT,
+            ),
             (!self.left_behind.is_empty(), EXIT_LEFT_BEHIND),
         ];
         rows.into_iter().filter_map(|(applies, code)| applies.then_some(code)).collect()

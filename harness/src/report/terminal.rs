@@ -15,7 +15,10 @@ const LISTED: usize = 24;
 pub fn render(report: &Report, columns: u16) -> String {
     let mut out = String::new();
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(columns);
     if report.cases.len() <= LISTED {
         table.set_header(["outcome", "case", "verdict"]);
         for case in &report.cases {
@@ -91,20 +94,14 @@ fn reasons(report: &Report) -> BTreeMap<String, usize> {
 
 fn by_release(report: &Report, table: &mut Table) {
     table.set_header(["release", "domains", "outcomes"]);
-    let mut rows: BTreeMap<Vec<u64>, (String, Vec<String>, Vec<&CaseReport>)> = BTreeMap::new();
-    for environment in &report.environments {
-        let calico = &environment.about.calico;
-        let row = rows
-            .entry(catwalk_fixtures::release::version_key(calico))
-            .or_insert_with(|| (calico.clone(), Vec::new(), Vec::new()));
-        let domain = environment.about.domain.to_string();
-        if !row.1.contains(&domain) {
-            row.1.push(domain);
-        }
-        row.2.extend(report.cases.iter().filter(|case| case.environment == environment.id));
-    }
-    for (calico, domains, cases) in rows.into_values() {
-        table.add_row([calico, domains.join(", "), tally(cases.into_iter())]);
+    // The environments come in the releases' order.
+    for environments in report.environments.chunk_by(|a, b| a.about.calico == b.about.calico) {
+        let Some(first) = environments.first() else { continue };
+        let mut domains: Vec<String> = environments.iter().map(|e| e.about.domain.to_string()).collect();
+        domains.dedup();
+        let belongs = |case: &&CaseReport| environments.iter().any(|e| e.id == case.environment);
+        let cases = report.cases.iter().filter(belongs);
+        table.add_row([first.about.calico.clone(), domains.join(", "), tally(cases)]);
     }
 }
 

@@ -101,7 +101,10 @@ fn what_is_written_reads_again_and_junit_says_what_is_no_pass() {
     }
     of(Outcome::Passed).write(folder.path()).unwrap();
     let junit = std::fs::read_to_string(folder.path().join("junit.xml")).unwrap();
-    assert!(junit.contains("tests=\"1\"") && !junit.contains("<failure") && !junit.contains("<skipped"), "{junit}");
+    assert!(
+        junit.contains("tests=\"1\"") && !junit.contains("<failure") && !junit.contains("<skipped"),
+        "{junit}"
+    );
 }
 
 #[test]

@@ -23,11 +23,10 @@ use tokio::sync::Mutex;
 
 use super::{NoEnvironment, Provisioned, Stage, objects};
 use crate::environment::{
-    About, Capability, Claims, Environment, LookError, Pace, Reached, WhiskerDoor, WhiskerSide,
+    About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
 };
-use crate::probe::dns;
 use crate::progress::Teller;
-use crate::sight::{DnsAnswer, Vantage};
+use crate::sight::Vantage;
 use crate::timing::Stopwatch;
 
 /// Goldmane's Service, as the stand-ins' DNS gives it.
@@ -164,15 +163,20 @@ impl Stage for Lab {
         stopwatch: &Stopwatch,
     ) -> Result<Arc<dyn Provisioned>, NoEnvironment> {
         teller.tell("starting the stand-ins", "");
-        let release = self.releases.iter().find(|release| release.calico == about.calico).ok_or_else(|| {
-            NoEnvironment::with_fix(
-                format!("the lab does not know Calico {}", about.calico),
-                "It models the releases of fixtures/data/releases.json",
-            )
-        })?;
+        let release =
+            self.releases.iter().find(|release| release.calico == about.calico).ok_or_else(|| {
+                NoEnvironment::with_fix(
+                    format!("the lab does not know Calico {}", about.calico),
+                    "It models the releases of fixtures/data/releases.json",
+                )
+            })?;
         let env = stopwatch.part("start", false, start(about, release, &self.plant, self.patience)).await;
         env.map(|env| Arc::new(env) as Arc<dyn Provisioned>)
             .map_err(|e| NoEnvironment::because(format!("starting the lab's stand-ins: {e}")))
+    }
+
+    async fn abandon(&self, _: &About, _: Option<&Path>, _: bool) -> Vec<String> {
+        Vec::new()
     }
 
     async fn reap(&self, _: &Teller) -> Vec<String> {
@@ -242,9 +246,11 @@ async fn start(
         listen: LOOPBACK,
         certificate_pem: leaf.certificate_pem().to_owned(),
         key_pem: leaf.key_pem().to_owned().into(),
-        client_ca_pem: if plant.goldmane_distrusts { &other } else { &authority }.certificate_pem().to_owned(),
+        client_ca_pem: if plant.goldmane_distrusts { &other } else { &authority }
+            .certificate_pem()
+            .to_owned(),
         rollover: Duration::from_millis(100),
-        fault: plant.goldmane.clone(),
+        fault: plant.goldmane,
     })
     .await?;
     let goldmane_address = goldmane.address();
@@ -299,7 +305,8 @@ async fn start(
         WhiskerPlant::Hangs => backend = silent(&mut held).await?,
         WhiskerPlant::Runs | WhiskerPlant::LacksKey | WhiskerPlant::ShowsIndexPage => {}
     }
-    let prefix = if plant.whisker == WhiskerPlant::ShowsIndexPage { "/elsewhere" } else { "/whisker-backend" };
+    let prefix =
+        if plant.whisker == WhiskerPlant::ShowsIndexPage { "/elsewhere" } else { "/whisker-backend" };
     let ui = Ui::start(UiConfig { listen: LOOPBACK, backend }).await?;
     Ok(LabEnvironment {
         about: about.clone(),
@@ -380,11 +387,8 @@ impl Environment for LabEnvironment {
         })
     }
 
-    async fn ask_dns(&self, name: &str) -> DnsAnswer {
-        match open(self.dns).await {
-            Ok(stream) => dns::ask(stream, name).await,
-            Err(e) => DnsAnswer::Unreachable(e.to_string()),
-        }
+    async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
+        open(self.dns).await.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| e.to_string())
     }
 
     async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
@@ -393,7 +397,9 @@ impl Environment for LabEnvironment {
             None => Reach::Direct(self.goldmane),
         };
         match reach {
-            Reach::Direct(address) => connect(address).await.map_err(LookError::while_("connecting to Goldmane")),
+            Reach::Direct(address) => {
+                connect(address).await.map_err(LookError::while_("connecting to Goldmane"))
+            }
             Reach::Dropped => Ok(Reached::TimedOut),
         }
     }
@@ -459,4 +465,3 @@ impl Provisioned for LabEnvironment {
         "the lab ends with its process: there is nothing to keep".to_owned()
     }
 }
-

@@ -48,7 +48,8 @@ pub trait Stage: Send + Sync {
     fn not_covered(&self) -> Vec<String>;
     /// Looks whether the stage can be had at all, before anything is created; everything that is in the way, each by
     /// itself.
-    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller) -> Result<(), Vec<NoEnvironment>>;
+    async fn prepare(&self, wanted: &[About], jobs: usize, teller: &Teller)
+    -> Result<(), Vec<NoEnvironment>>;
     /// Stands one environment up. May be dropped at any await; what it had created is then left to [`Stage::reap`].
     async fn provision(
         &self,
@@ -56,6 +57,8 @@ pub trait Stage: Send + Sync {
         teller: &Teller,
         stopwatch: &Stopwatch,
     ) -> Result<Arc<dyn Provisioned>, NoEnvironment>;
+    /// Gathers what can be seen of an environment that could not be had, then takes it down, or leaves it standing.
+    async fn abandon(&self, about: &About, evidence: Option<&Path>, keep: bool) -> Vec<String>;
     /// Removes whatever the run still owns; what could not be removed.
     async fn reap(&self, teller: &Teller) -> Vec<String>;
 }

@@ -32,12 +32,26 @@ async fn find(calico: &str, dns: DnsProfile, plant: Plant, scenarios: &[Scenario
     };
     let lab = Lab::new(Release::table().unwrap()).with(plant).impatient(Duration::from_millis(500));
     let record = Arc::new(Mutex::new(empty_report()));
-    let options =
-        Options { jobs: 1, timeout: Duration::from_secs(20), keep: Keep::Never, evidence: None, run: "planted".into() };
+    let options = Options {
+        jobs: 1,
+        timeout: Duration::from_secs(20),
+        keep: Keep::Never,
+        evidence: None,
+        run: "planted".into(),
+    };
     let (_go_on, stop) = watch::channel(false);
     let groups = vec![Group { about, scenarios: scenarios.to_vec() }];
     // No known issue is consulted: what is found must stand by itself.
-    run(Arc::new(lab), groups, Arc::new(KnownIssues::default()), options, record.clone(), Arc::new(|_| {}), stop).await;
+    run(
+        Arc::new(lab),
+        groups,
+        Arc::new(KnownIssues::default()),
+        options,
+        record.clone(),
+        Arc::new(|_| {}),
+        stop,
+    )
+    .await;
     let cases = record.lock().unwrap().cases.clone();
     assert_eq!(cases.len(), scenarios.len());
     cases
@@ -69,7 +83,8 @@ async fn expect(calico: &str, dns: DnsProfile, plant: Plant, verdict: Verdict) {
         let finding = case.finding.as_ref().unwrap_or_else(|| panic!("{}: {:?}", case.id, case.reason));
         assert_eq!(finding.judgement.disagreement, None, "{}: {:#?}", case.id, finding.sight);
         assert!(verdict.same_finding(&finding.judgement.verdict), "{}: {:#?}", case.id, finding);
-        let outcome = if matches!(verdict, Verdict::Delivered { .. }) { Outcome::Passed } else { Outcome::Failed };
+        let outcome =
+            if matches!(verdict, Verdict::Delivered { .. }) { Outcome::Passed } else { Outcome::Failed };
         assert_eq!(case.outcome, outcome, "{}", case.id);
     }
 }
@@ -129,10 +144,12 @@ async fn not_tls() {
 
 #[tokio::test]
 async fn certificate_name_mismatch() {
-    let verdict = Verdict::CertificateNameMismatch { dialled: WRONG.into(), valid_for: valid_for("corp.internal") };
+    let verdict =
+        Verdict::CertificateNameMismatch { dialled: WRONG.into(), valid_for: valid_for("corp.internal") };
     expect("v3.30.0", DnsProfile::Dual, Plant::default(), verdict).await;
     let certificate = |request: &mut LeafRequest| request.dns_names = valid_for("other.domain");
-    let verdict = Verdict::CertificateNameMismatch { dialled: RIGHT.into(), valid_for: valid_for("other.domain") };
+    let verdict =
+        Verdict::CertificateNameMismatch { dialled: RIGHT.into(), valid_for: valid_for("other.domain") };
     expect_of(Plant { certificate, ..Plant::default() }, verdict).await;
 }
 
@@ -179,23 +196,30 @@ async fn client_certificate_rejected() {
 async fn rpc_failed() {
     let plant = Plant { goldmane: GoldmaneFault::Answers(tonic::Code::Unimplemented), ..Plant::default() };
     expect_of(plant, Verdict::RpcFailed { code: "Unimplemented".into() }).await;
-    let plant = Plant { goldmane: GoldmaneFault::Answers(tonic::Code::ResourceExhausted), ..Plant::default() };
+    let plant =
+        Plant { goldmane: GoldmaneFault::Answers(tonic::Code::ResourceExhausted), ..Plant::default() };
     expect_of(plant, Verdict::RpcFailed { code: "ResourceExhausted".into() }).await;
 }
 
 #[tokio::test]
 async fn whisker_not_running() {
     let plant = Plant { whisker: WhiskerPlant::LacksKey, ..Plant::default() };
-    let reason = "failed to load keypair: open /whisker-backend-key-pair/missing.key: no such file or directory";
+    let reason =
+        "failed to load keypair: open /whisker-backend-key-pair/missing.key: no such file or directory";
     expect_of(plant, Verdict::WhiskerNotRunning { reason: reason.into() }).await;
 }
 
 #[tokio::test]
 async fn whisker_failed() {
-    let rows = [(WhiskerPlant::Gone, 502, "An error occurred"), (WhiskerPlant::ShowsIndexPage, 200, "<link rel=\"icon\"")];
+    let rows = [
+        (WhiskerPlant::Gone, 502, "An error occurred"),
+        (WhiskerPlant::ShowsIndexPage, 200, "<link rel=\"icon\""),
+    ];
     for (whisker, status, words) in rows {
         let plant = Plant { whisker, ..Plant::default() };
-        for case in find("v3.30.1", DnsProfile::Strict, plant, &[FLOW_IS_DELIVERED, FILTER_HINTS_ANSWER]).await {
+        for case in
+            find("v3.30.1", DnsProfile::Strict, plant, &[FLOW_IS_DELIVERED, FILTER_HINTS_ANSWER]).await
+        {
             let Verdict::WhiskerFailed { status: got, body } = case.finding.unwrap().judgement.verdict else {
                 panic!("{}: another verdict", case.id);
             };

@@ -28,6 +28,8 @@ pub(super) async fn client(kubeconfig: &str) -> Result<Client, LookError> {
         .await
         .map_err(LookError::while_(doing))?;
     config.connect_timeout = Some(Duration::from_secs(10));
+    // Of one answer; logs and port-forwards are not read that long without a word either.
+    config.read_timeout = Some(REQUEST);
     // The cluster is on this machine: no proxy is on the way to it.
     config.proxy_url = None;
     Client::try_from(config).map_err(LookError::while_("making a client for the cluster"))
@@ -50,7 +52,12 @@ pub(super) fn dynamic(client: &Client, object: &Value) -> Result<Api<DynamicObje
 
 /// Applies objects by server-side apply, several at once; the API server's refusals of what does not exist yet
 /// (a kind, an account) are waited out until the deadline. Namespaces go first.
-pub(super) async fn apply(client: &Client, objects: &[Value], deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
+pub(super) async fn apply(
+    client: &Client,
+    objects: &[Value],
+    deadline: Instant,
+    tell: Tell<'_>,
+) -> Result<(), LookError> {
     let (namespaces, others): (Vec<Value>, Vec<Value>) =
         objects.iter().cloned().partition(|object| object["kind"] == "Namespace");
     for objects in [namespaces, others] {
@@ -63,7 +70,12 @@ pub(super) async fn apply(client: &Client, objects: &[Value], deadline: Instant,
     Ok(())
 }
 
-async fn apply_one(client: &Client, object: &Value, deadline: Instant, tell: Tell<'_>) -> Result<(), LookError> {
+async fn apply_one(
+    client: &Client,
+    object: &Value,
+    deadline: Instant,
+    tell: Tell<'_>,
+) -> Result<(), LookError> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let name = text("/metadata/name");
     let what = format!("applying {} {name}", text("/kind"));

@@ -2,29 +2,47 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
+use super::engine::Engine;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::stage::NoEnvironment;
+use crate::wait::{Probe, wait_for};
 
+/// How long after its client was killed the engine may still bring a container.
+const LATE: Duration = Duration::from_secs(3);
 /// Lines of a failed command that are shown.
 const SHOWN: usize = 12;
 
-/// Runs `kind` with these words and gives its standard output; `tell` hears what it says on standard error.
-///
-/// The child is killed when the future is dropped. It is in a process group of its own, so that an interruption at
-/// the terminal reaches only this process, which then cleans up in order.
+/// Runs `kind` with these words; see [`run`].
 pub(super) async fn kind(
     ledger: &Ledger,
     words: &[&str],
     stdin: Option<&[u8]>,
     tell: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<String, NoEnvironment> {
-    let doing = format!("kind {}", words.join(" "));
+    run(ledger, "kind", words, stdin, tell).await
+}
+
+/// Runs a program that a kind cluster needs and gives its standard output; `tell` hears what it says on standard
+/// error.
+///
+/// The child is in a process group of its own, so that an interruption at the terminal reaches only this process,
+/// which then cleans up in order. The whole group is killed when the future is dropped.
+pub(super) async fn run(
+    ledger: &Ledger,
+    program: &str,
+    words: &[&str],
+    stdin: Option<&[u8]>,
+    tell: &(dyn Fn(&str) + Send + Sync),
+) -> Result<String, NoEnvironment> {
+    let doing = format!("{program} {}", words.join(" "));
     let failed = |why: &dyn std::fmt::Display| NoEnvironment::because(format!("{doing}: {why}"));
-    let mut command = Command::new("kind");
+    let mut command = Command::new(program);
     command
         .args(words)
         .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -33,14 +51,14 @@ pub(super) async fn kind(
         .kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => NoEnvironment::with_fix(
+    let mut child = command.spawn().map_err(|e| match (e.kind(), program) {
+        (std::io::ErrorKind::NotFound, "kind") => NoEnvironment::with_fix(
             "the program kind is not here",
             "Install it (https://kind.sigs.k8s.io, or `go install sigs.k8s.io/kind@v0.33.0`)",
         ),
         _ => failed(&e),
     })?;
-    let _owned = child.id().and_then(|pid| OwnedProcess::enter(ledger, pid));
+    let mut owned = child.id().and_then(|pid| OwnedProcess::enter(ledger, pid));
     if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), stdin) {
         pipe.write_all(bytes).await.map_err(|e| failed(&e))?;
     }
@@ -63,6 +81,9 @@ pub(super) async fn kind(
     let (read, ()) = tokio::join!(tokio::io::AsyncReadExt::read_to_string(&mut out, &mut stdout), reading);
     read.map_err(|e| failed(&e))?;
     let status = child.wait().await.map_err(|e| failed(&e))?;
+    if let Some(owned) = &mut owned {
+        owned.ended = true;
+    }
     if status.success() {
         return Ok(stdout);
     }
@@ -76,29 +97,67 @@ pub(super) async fn kind(
 pub(super) async fn delete(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
     let kubeconfig = ledger.folder().join("no-kubeconfig");
     let kubeconfig = kubeconfig.to_string_lossy();
-    kind(ledger, &["delete", "cluster", "--name", cluster, "--kubeconfig", &kubeconfig], None, &|_| {}).await?;
+    let delete = ["delete", "cluster", "--name", cluster, "--kubeconfig", &kubeconfig];
+    kind(ledger, &delete, None, &|_| {}).await?;
     let _ = std::fs::remove_file(Path::new(&*kubeconfig));
     ledger
         .strike(Owned::Cluster, cluster)
         .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }
 
+/// Deletes a cluster whose creation was cut off, as often as a node of it turns up: the engine may still have been
+/// creating one when its client was killed.
+pub(super) async fn delete_half_made(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
+    let engine = Engine::connect().await?;
+    let last_node = Mutex::new(Instant::now());
+    let what = "the end of a half-made cluster";
+    wait_for(what, Instant::now() + 10 * LATE, LATE / 10, &|_, _| {}, || {
+        let (engine, last_node) = (&engine, &last_node);
+        async move {
+            match engine.nodes(cluster).await {
+                Ok(nodes) if nodes.is_empty() => {}
+                Ok(_) => {
+                    if let Err(e) = delete(ledger, cluster).await {
+                        return Probe::NotYet(e.to_string());
+                    }
+                    *last_node.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                }
+                Err(e) => return Probe::NotYet(e.to_string()),
+            }
+            let quiet = last_node.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            if quiet >= LATE { Probe::Done(()) } else { Probe::NotYet("watching for nodes".to_owned()) }
+        }
+    })
+    .await
+    .map_err(|e| NoEnvironment::because(e.to_string()))?;
+    delete(ledger, cluster).await
+}
+
 /// A child process in the ledger, struck out when it is waited for or killed.
 struct OwnedProcess<'a> {
     ledger: &'a Ledger,
+    pid: u32,
     name: String,
+    /// Whether it was waited for.
+    ended: bool,
 }
 
 impl<'a> OwnedProcess<'a> {
     fn enter(ledger: &'a Ledger, pid: u32) -> Option<Self> {
         let name = serde_json::to_string(&ProcessName::of(pid)?).ok()?;
         ledger.enter(Owned::Process, &name).ok()?;
-        Some(Self { ledger, name })
+        Some(Self { ledger, pid, name, ended: false })
     }
 }
 
 impl Drop for OwnedProcess<'_> {
     fn drop(&mut self) {
+        // kind's own children too: one of them may be about to create a node.
+        if !self.ended
+            && let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
         // What cannot be struck out is found dead by the next clean.
         let _ = self.ledger.strike(Owned::Process, &self.name);
     }

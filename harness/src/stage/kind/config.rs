@@ -72,8 +72,7 @@ impl Configs {
         files.sort();
         let mut named: Vec<ClusterConfig> = Vec::new();
         for file in files {
-            let config: ClusterConfig =
-                serde_saphyr::from_str(&read(&file)?).map_err(|e| bad(&file, &e))?;
+            let config: ClusterConfig = serde_saphyr::from_str(&read(&file)?).map_err(|e| bad(&file, &e))?;
             ClusterDomain::configured(&config.cluster_domain).map_err(|e| bad(&file, &e))?;
             if named.iter().any(|c| c.cluster_domain == config.cluster_domain && c.dns == config.dns) {
                 return Err(bad(&file, &"another file configures this domain and profile already"));
@@ -89,7 +88,13 @@ impl Configs {
     }
 
     /// kind's configuration for a cluster.
-    pub fn cluster(&self, domain: &ClusterDomain, dns: DnsProfile, cni: Cni, node_image: Option<&str>) -> Value {
+    pub fn cluster(
+        &self,
+        domain: &ClusterDomain,
+        dns: DnsProfile,
+        cni: Cni,
+        node_image: Option<&str>,
+    ) -> Value {
         let mut cluster = self.merged(domain, dns, |base| &base.cluster, |config| &config.cluster);
         cluster["kind"] = json!("Cluster");
         cluster["apiVersion"] = json!("kind.x-k8s.io/v1alpha4");
@@ -129,6 +134,15 @@ impl Configs {
             merge(&mut value, of_config(config));
         }
         value
+    }
+}
+
+/// Shows a folder of this machine to every node, read-only.
+pub(super) fn mount(cluster: &mut Value, from: &Path, to: &str) {
+    for node in cluster["nodes"].as_array_mut().into_iter().flatten() {
+        let mut mounts = node["extraMounts"].as_array().cloned().unwrap_or_default();
+        mounts.push(json!({"hostPath": from, "containerPath": to, "readOnly": true}));
+        node["extraMounts"] = json!(mounts);
     }
 }
 
@@ -178,7 +192,8 @@ mod tests {
         assert_eq!(cluster["networking"]["dnsSearch"], json!([]));
         assert_eq!(cluster["networking"]["disableDefaultCNI"], json!(true));
         assert_eq!(cluster["nodes"][0]["image"], json!("node:1"));
-        let pool = &configs().installation(&domain, DnsProfile::Strict)["spec"]["calicoNetwork"]["ipPools"][0];
+        let pool =
+            &configs().installation(&domain, DnsProfile::Strict)["spec"]["calicoNetwork"]["ipPools"][0];
         assert_eq!(pool["cidr"], cluster["networking"]["podSubnet"]);
     }
 

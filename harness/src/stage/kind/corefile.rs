@@ -9,8 +9,12 @@ use catwalk_fixtures::{ClusterDomain, DnsProfile};
 /// and with a template in place of its forward.
 pub(super) fn corefile(domain: &ClusterDomain, profile: DnsProfile) -> String {
     let zones: Vec<String> = profile.zones(domain).iter().map(ToString::to_string).collect();
-    let served: Vec<String> =
-        zones.iter().map(String::as_str).chain(["in-addr.arpa", "ip6.arpa"]).map(|z| format!("{z}:53")).collect();
+    let served: Vec<String> = zones
+        .iter()
+        .map(String::as_str)
+        .chain(["in-addr.arpa", "ip6.arpa"])
+        .map(|z| format!("{z}:53"))
+        .collect();
     let rcode = match profile {
         DnsProfile::Strict | DnsProfile::Dual => "NXDOMAIN",
         DnsProfile::UpstreamDown => "SERVFAIL",
@@ -55,10 +59,15 @@ mod tests {
     fn the_profile_decides_the_zones_and_the_answer_for_foreign_names() {
         let corp = ClusterDomain::observed("corp.internal");
         let strict = corefile(&corp, DnsProfile::Strict);
-        assert!(strict.contains("kubernetes corp.internal in-addr.arpa") && strict.contains("rcode NXDOMAIN"));
+        assert!(
+            strict.contains("kubernetes corp.internal in-addr.arpa") && strict.contains("rcode NXDOMAIN")
+        );
         assert!(!strict.contains("cluster.local") && !strict.contains("forward"));
         let dual = corefile(&corp, DnsProfile::Dual);
-        assert!(dual.starts_with("corp.internal:53 cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {"), "{dual}");
+        assert!(
+            dual.starts_with("corp.internal:53 cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {"),
+            "{dual}"
+        );
         assert!(corefile(&corp, DnsProfile::UpstreamDown).contains("rcode SERVFAIL"));
         let default = corefile(&ClusterDomain::observed("cluster.local"), DnsProfile::Dual);
         assert_eq!(default.matches("cluster.local:53").count(), 1, "{default}");

@@ -11,17 +11,24 @@ use testcontainers::bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
-use tokio::io::AsyncWriteExt;
 
-use crate::owner::RunId;
+use super::command;
+use crate::owner::{Ledger, RunId};
 use crate::stage::NoEnvironment;
 
 /// The label by which an image tells its run.
 pub(super) const RUN_LABEL: &str = "dev.catwalk.run";
 
+/// Marks the id of an image that came from no registry.
+pub(super) const BUILT_HERE: &str = "(built locally, not pulled)";
+
 /// A connection to the engine.
 #[derive(Clone)]
-pub(super) struct Engine(Docker);
+pub(super) struct Engine {
+    docker: Docker,
+    /// The version of the API that both speak.
+    api: [usize; 2],
+}
 
 /// What the engine says of itself.
 #[derive(Clone, Debug)]
@@ -50,12 +57,15 @@ impl Engine {
             )
         };
         let docker = docker_client_instance().await.map_err(|e| no_engine(&e))?;
-        docker.negotiate_version().await.map(Self).map_err(|e| no_engine(&e))
+        let docker = docker.negotiate_version().await.map_err(|e| no_engine(&e))?;
+        let version = docker.client_version();
+        let api = [version.major_version, version.minor_version];
+        Ok(Self { docker, api })
     }
 
     /// What it is.
     pub(super) async fn info(&self) -> Result<EngineInfo, NoEnvironment> {
-        let info = self.0.info().await.map_err(|e| failed("asking the engine what it is", &e))?;
+        let info = self.docker.info().await.map_err(|e| failed("asking the engine what it is", &e))?;
         let arch = match info.architecture.as_deref() {
             Some("x86_64") => "amd64",
             Some("aarch64") => "arm64",
@@ -71,37 +81,50 @@ impl Engine {
         })
     }
 
-    /// An image's id and repository digests; none if it is not here.
+    /// An image's digest in its registry, or for one that came from none its id with a word on that; none if it is not
+    /// here.
     pub(super) async fn image(&self, reference: &str) -> Result<Option<String>, NoEnvironment> {
-        match self.0.inspect_image(reference).await {
+        match self.docker.inspect_image(reference).await {
             Ok(image) => {
                 let id = image.id.unwrap_or_default();
                 let digest = image.repo_digests.into_iter().flatten().next();
-                Ok(Some(digest.unwrap_or(id)))
+                Ok(Some(digest.unwrap_or_else(|| format!("{id} {BUILT_HERE}"))))
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(e) => Err(failed(&format!("looking for image {reference}"), &e)),
         }
     }
 
-    /// Pulls an image for the platform.
-    pub(super) async fn pull(&self, reference: &str, platform: &str) -> Result<(), NoEnvironment> {
-        let (name, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
-        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).platform(platform).build();
-        let pulled: Result<Vec<_>, Error> = self.0.create_image(Some(options), None, None).try_collect().await;
-        pulled.map(|_| ()).map_err(|e| pull_failed(reference, &e.to_string()))
+    /// Pulls an image for the platform, with the user's logins: by the `docker` program, which kind needs too.
+    pub(super) async fn pull(
+        &self,
+        ledger: &Ledger,
+        reference: &str,
+        platform: &str,
+    ) -> Result<(), NoEnvironment> {
+        let words = ["pull", "--quiet", "--platform", platform, reference];
+        let pulled = command::run(ledger, "docker", &words, None, &|_| {}).await;
+        pulled.map(|_| ()).map_err(|e| pull_failed(reference, &e.what))
     }
 
-    /// Writes images into an archive, as `docker image save` does.
-    pub(super) async fn save(&self, references: &[String], archive: &Path) -> Result<(), NoEnvironment> {
-        let doing = "saving images into an archive";
-        let names: Vec<&str> = references.iter().map(String::as_str).collect();
-        let mut file = tokio::fs::File::create(archive).await.map_err(|e| failed(doing, &e))?;
-        let mut bytes = std::pin::pin!(self.0.export_images(&names));
-        while let Some(chunk) = bytes.try_next().await.map_err(|e| failed(doing, &e))? {
-            file.write_all(&chunk).await.map_err(|e| failed(doing, &e))?;
+    /// Writes images into an archive.
+    ///
+    /// An engine that keeps images in containerd's store writes all platforms' manifests, of which it has one platform's
+    /// content: there the platform must be named, which older engines do not understand (kind#3795; Docker API 1.48).
+    pub(super) async fn save(
+        &self,
+        ledger: &Ledger,
+        references: &[String],
+        platform: &str,
+        archive: &Path,
+    ) -> Result<(), NoEnvironment> {
+        let archive = archive.to_string_lossy();
+        let mut words = vec!["image", "save", "--output", &archive];
+        if self.api >= [1, 48] {
+            words.extend(["--platform", platform]);
         }
-        file.flush().await.map_err(|e| failed(doing, &e))
+        words.extend(references.iter().map(String::as_str));
+        command::run(ledger, "docker", &words, None, &|_| {}).await.map(|_| ())
     }
 
     /// Makes an image with no base out of one program, owned by the run.
@@ -132,14 +155,15 @@ impl Engine {
             .changes(vec![format!("LABEL {RUN_LABEL}={run}"), format!("ENTRYPOINT [\"/{name}\"]")])
             .build();
         let body = testcontainers::bollard::body_full(bytes.into());
-        let made: Result<Vec<_>, Error> = self.0.create_image(Some(options), Some(body), None).try_collect().await;
+        let made: Result<Vec<_>, Error> =
+            self.docker.create_image(Some(options), Some(body), None).try_collect().await;
         made.map(|_| ()).map_err(|e| failed(&doing, &e))
     }
 
     /// Removes an image; one that is gone is removed.
     pub(super) async fn remove_image(&self, reference: &str) -> Result<(), NoEnvironment> {
         let options = RemoveImageOptionsBuilder::default().force(true).build();
-        match self.0.remove_image(reference, Some(options), None).await {
+        match self.docker.remove_image(reference, Some(options), None).await {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             Err(e) => Err(failed(&format!("removing image {reference}"), &e)),
         }
@@ -150,8 +174,11 @@ impl Engine {
         let label = format!("io.x-k8s.kind.cluster={cluster}");
         let filters = std::collections::HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers =
-            self.0.list_containers(Some(options)).await.map_err(|e| failed("listing a cluster's nodes", &e))?;
+        let containers = self
+            .docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|e| failed("listing a cluster's nodes", &e))?;
         let mut names: Vec<String> = containers
             .into_iter()
             .filter_map(|container| container.names?.into_iter().next())
@@ -170,8 +197,8 @@ impl Engine {
             cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
             ..CreateExecOptions::default()
         };
-        let exec = self.0.create_exec(container, options).await.map_err(|e| failed(&doing, &e))?;
-        let started = self.0.start_exec(&exec.id, None).await.map_err(|e| failed(&doing, &e))?;
+        let exec = self.docker.create_exec(container, options).await.map_err(|e| failed(&doing, &e))?;
+        let started = self.docker.start_exec(&exec.id, None).await.map_err(|e| failed(&doing, &e))?;
         let StartExecResults::Attached { mut output, .. } = started else {
             return Err(failed(&doing, &"it was not attached"));
         };
@@ -185,7 +212,7 @@ impl Engine {
                 LogOutput::StdIn { .. } => {}
             }
         }
-        let ended = self.0.inspect_exec(&exec.id).await.map_err(|e| failed(&doing, &e))?;
+        let ended = self.docker.inspect_exec(&exec.id).await.map_err(|e| failed(&doing, &e))?;
         match ended.exit_code {
             Some(0) | None => Ok(stdout),
             Some(code) => Err(failed(&doing, &format!("exit code {code}: {}", stderr.trim()))),

@@ -19,13 +19,12 @@ use super::api::{self, forward, forward_or_refusal, pods};
 use super::command;
 use super::ready::{State, state};
 use crate::environment::{
-    About, Capability, Claims, Environment, LookError, Pace, Reached, WhiskerDoor, WhiskerSide,
+    About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
 };
-use crate::owner::Ledger;
-use crate::probe::dns;
+use crate::owner::{Ledger, Owned};
 use crate::report::write_whole;
-use crate::sight::{DnsAnswer, Vantage};
-use crate::stage::{Provisioned, objects};
+use crate::sight::Vantage;
+use crate::stage::{NoEnvironment, Provisioned, objects};
 
 const TRAFFIC: &str = "catwalk-traffic";
 const TRAFFIC_PORT: u16 = 8080;
@@ -46,16 +45,18 @@ pub(super) struct KindEnvironment {
     pub(super) ledger: Ledger,
     pub(super) client: Client,
     pub(super) provenance: BTreeMap<String, String>,
-    /// The image that makes traffic, where calico-node can see it.
-    pub(super) traffic: Option<String>,
+    /// The image that makes traffic, or why there is none, where calico-node would see it.
+    pub(super) traffic: Option<Result<String, NoEnvironment>>,
     pub(super) authority: OnceCell<Authority>,
 }
 
 impl KindEnvironment {
     async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Value, LookError> {
-        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": CALICO_NAMESPACE}});
+        let object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": CALICO_NAMESPACE}});
         let doing = format!("reading the {kind} {CALICO_NAMESPACE}/{name}");
-        let got = api::dynamic(&self.client, &object)?.get(name).await.map_err(LookError::while_(doing.clone()))?;
+        let got =
+            api::dynamic(&self.client, &object)?.get(name).await.map_err(LookError::while_(doing.clone()))?;
         serde_json::to_value(got).map_err(LookError::while_(doing))
     }
 
@@ -85,7 +86,9 @@ impl KindEnvironment {
     async fn target_port(&self, service: &str) -> Result<u16, LookError> {
         let service_object = self.get("v1", "Service", service).await?;
         let port = service_object.pointer("/spec/ports/0").and_then(|port| {
-            port.get("targetPort").and_then(Value::as_u64).or_else(|| port.get("port").and_then(Value::as_u64))
+            port.get("targetPort")
+                .and_then(Value::as_u64)
+                .or_else(|| port.get("port").and_then(Value::as_u64))
         });
         port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| LookError {
             doing: format!("reading the Service {CALICO_NAMESPACE}/{service}"),
@@ -140,11 +143,8 @@ impl Environment for KindEnvironment {
         })
     }
 
-    async fn ask_dns(&self, name: &str) -> DnsAnswer {
-        match forward(&self.client, "kube-system", "k8s-app=kube-dns", 53).await {
-            Ok(stream) => dns::ask(stream, name).await,
-            Err(e) => DnsAnswer::Unreachable(e.to_string()),
-        }
+    async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
+        forward(&self.client, "kube-system", "k8s-app=kube-dns", 53).await.map_err(|e| e.to_string())
     }
 
     async fn connect_goldmane(&self, _: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
@@ -160,7 +160,8 @@ impl Environment for KindEnvironment {
     async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
         let authority = self.authority.get_or_try_init(|| async {
             let (certificate, key) = self.secret(OPERATOR_NAMESPACE, "tigera-ca-private").await?;
-            Authority::from_pem(&certificate, &key).map_err(LookError::while_("reading the operator's authority"))
+            Authority::from_pem(&certificate, &key)
+                .map_err(LookError::while_("reading the operator's authority"))
         });
         authority.await?.issue(request).map_err(LookError::while_("issuing a certificate"))
     }
@@ -183,7 +184,8 @@ impl Environment for KindEnvironment {
                 if previous && !restarted {
                     continue;
                 }
-                let params = LogParams { container: Some(container.clone()), previous, ..LogParams::default() };
+                let params =
+                    LogParams { container: Some(container.clone()), previous, ..LogParams::default() };
                 match api.logs(&name, &params).await {
                     Ok(text) => log.push_str(&text),
                     // A container that has not started yet has no log.
@@ -199,14 +201,16 @@ impl Environment for KindEnvironment {
         let mut all = Vec::new();
         for (api_version, kind) in RENDERED {
             for namespace in [CALICO_NAMESPACE, OPERATOR_NAMESPACE] {
-                let types = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace}});
+                let types =
+                    json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace}});
                 let doing = format!("listing every {kind} of {namespace}");
                 let list = api::dynamic(&self.client, &types)?
                     .list(&ListParams::default())
                     .await
                     .map_err(LookError::while_(doing.clone()))?;
                 for object in list.items {
-                    let mut object = serde_json::to_value(object).map_err(LookError::while_(doing.clone()))?;
+                    let mut object =
+                        serde_json::to_value(object).map_err(LookError::while_(doing.clone()))?;
                     object["apiVersion"] = json!(api_version);
                     object["kind"] = json!(kind);
                     all.push(object);
@@ -243,10 +247,12 @@ impl Environment for KindEnvironment {
     }
 
     async fn send_traffic(&self) -> Result<(String, String), LookError> {
-        let Some(image) = &self.traffic else {
-            return Err(LookError { doing: "sending traffic".to_owned(), why: "there is no image for it".to_owned() });
-        };
-        start_traffic(&self.client, image).await?;
+        let doing = "sending traffic";
+        match &self.traffic {
+            Some(Ok(image)) => start_traffic(&self.client, image).await?,
+            Some(Err(e)) => return Err(LookError::while_(doing)(e)),
+            None => return Err(LookError::while_(doing)("calico-node does not see it here")),
+        }
         Ok((TRAFFIC.to_owned(), "client".to_owned()))
     }
 }
@@ -305,7 +311,11 @@ fn conditions(status: &Value) -> String {
         .filter(|c| c.get("status").and_then(Value::as_str) == Some("True"))
         .map(|c| {
             let text = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default();
-            if text("type") == "Degraded" { format!("Degraded: {}", text("message")) } else { text("type").to_owned() }
+            if text("type") == "Degraded" {
+                format!("Degraded: {}", text("message"))
+            } else {
+                text("type").to_owned()
+            }
         })
         .collect();
     words.sort();
@@ -323,21 +333,7 @@ impl Provisioned for KindEnvironment {
     }
 
     async fn collect(&self, folder: &Path) -> Vec<String> {
-        let mut missing = Vec::new();
-        let mut lists = Vec::new();
-        for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE, "kube-system"] {
-            match pods(&self.client, namespace, "").await {
-                Ok(pods) => lists.extend(pods.iter().map(|pod| {
-                    let name = pod.metadata.name.as_deref().unwrap_or_default();
-                    format!("{namespace}/{name}: {:?}\n", state(pod))
-                })),
-                Err(e) => missing.push(e.to_string()),
-            }
-        }
-        if let Err(e) = write_whole(&folder.join("pods.txt"), lists.concat().as_bytes()) {
-            missing.push(format!("writing pods.txt: {e}"));
-        }
-        missing
+        collect(&self.client, folder).await
     }
 
     async fn finish(&self) -> Result<(), String> {
@@ -345,9 +341,65 @@ impl Provisioned for KindEnvironment {
     }
 
     async fn keep(&self) -> String {
-        format!(
-            "kept: cluster {0}. Use it with `kind export kubeconfig --name {0}`; `cargo xtask clean --kept` deletes it",
-            self.cluster
-        )
+        keep(&self.ledger, &self.cluster)
     }
+}
+
+/// Marks a cluster as kept on purpose; how to use it.
+pub(super) fn keep(ledger: &Ledger, cluster: &str) -> String {
+    let kept = ledger.enter(Owned::Kept, cluster).and_then(|()| ledger.strike(Owned::Cluster, cluster));
+    if let Err(e) = kept {
+        return format!("cluster {cluster} cannot be kept: writing the ledger: {e}");
+    }
+    format!(
+        "kept: cluster {cluster}. Use it with `kind export kubeconfig --name {cluster}`; `cargo xtask clean --kept` deletes it"
+    )
+}
+
+/// Lines of a container's log that are gathered.
+const LOG_LINES: i64 = 200;
+
+/// Writes the pods' states, and the logs of those that are not ready; what could not be gathered.
+pub(super) async fn collect(client: &Client, folder: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    let mut states = String::new();
+    let mut write = |name: &str, text: &str| {
+        let written =
+            std::fs::create_dir_all(folder).and_then(|()| write_whole(&folder.join(name), text.as_bytes()));
+        written.err().map(|e| format!("writing {name}: {e}"))
+    };
+    for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE, "kube-system"] {
+        let found = match pods(client, namespace, "").await {
+            Ok(found) => found,
+            Err(e) => {
+                missing.push(e.to_string());
+                continue;
+            }
+        };
+        let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        for pod in found {
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let state = state(&pod);
+            states.push_str(&format!("{namespace}/{name}: {state:?}\n"));
+            if state == State::Ready {
+                continue;
+            }
+            for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+                let container = container.name.clone();
+                let params = LogParams {
+                    container: Some(container.clone()),
+                    tail_lines: Some(LOG_LINES),
+                    ..LogParams::default()
+                };
+                match api.logs(&name, &params).await {
+                    Ok(text) => missing.extend(write(&format!("{name}.{container}.log"), &text)),
+                    // One that never started has none.
+                    Err(kube::Error::Api(status)) if status.code == 400 => {}
+                    Err(e) => missing.push(format!("the log of {name}: {e}")),
+                }
+            }
+        }
+    }
+    missing.extend(write("pods.txt", &states));
+    missing
 }

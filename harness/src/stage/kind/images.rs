@@ -1,7 +1,7 @@
 //! Images into clusters: had once per run, in one archive per release, while the clusters are being created.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use catwalk_fixtures::Release;
@@ -16,6 +16,38 @@ use crate::stage::NoEnvironment;
 /// Images of a release that no program of a default installation runs. One that is wrongly in this list costs time
 /// alone: the node then pulls it itself.
 const NOT_STARTED: [&str; 5] = ["envoy-", "guardian", "key-cert-provisioner", "windows", "istio-"];
+
+/// Where a run's archives lie: nothing else, since the nodes see it.
+pub(super) fn folder(ledger: &Ledger) -> PathBuf {
+    ledger.folder().join("images")
+}
+
+/// Where the nodes see it.
+pub(super) const IN_NODE: &str = "/catwalk-images";
+
+/// Loads an archive into every node of a cluster, as `kind load image-archive` does (kind v0.33,
+/// `nodeutils.LoadImageArchive`), but from a mount: through a pipe every byte passes the engine.
+pub(super) async fn load_from_mount(
+    engine: &Engine,
+    cluster: &str,
+    archive: &Path,
+) -> Result<(), NoEnvironment> {
+    let file = archive.file_name().unwrap_or_default().to_string_lossy();
+    let path = format!("{IN_NODE}/{file}");
+    for node in engine.nodes(cluster).await? {
+        let config = engine.exec(&node, &["containerd", "config", "dump"]).await?;
+        let snapshotter = config
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("snapshotter = "))
+            .map(|value| value.trim_matches(['"', '\'']))
+            .filter(|value| !value.is_empty())
+            .unwrap_or("overlayfs");
+        let snapshotter = format!("--snapshotter={snapshotter}");
+        let import = ["ctr", "--namespace=k8s.io", "images", "import", "--all-platforms", "--digests"];
+        engine.exec(&node, &[&import[..], &[&snapshotter, &path]].concat()).await?;
+    }
+    Ok(())
+}
 
 /// An archive with a release's images.
 #[derive(Clone, Debug)]
@@ -35,12 +67,21 @@ pub(super) struct Images {
     ledger: Ledger,
     workspace: PathBuf,
     standin: bool,
-    made: Mutex<BTreeMap<String, Arc<OnceCell<Result<Archive, NoEnvironment>>>>>,
+    made: Mutex<BTreeMap<String, Arc<Made>>>,
 }
+
+/// An archive, or why there is none; made once.
+type Made = OnceCell<Result<Archive, NoEnvironment>>;
 
 impl Images {
     /// For one run.
-    pub(super) fn new(engine: Engine, info: EngineInfo, ledger: Ledger, workspace: PathBuf, standin: bool) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        info: EngineInfo,
+        ledger: Ledger,
+        workspace: PathBuf,
+        standin: bool,
+    ) -> Self {
         Self { engine, info, ledger, workspace, standin, made: Mutex::default() }
     }
 
@@ -53,7 +94,8 @@ impl Images {
     }
 
     async fn make(&self, key: &str, release: &Release, teller: &Teller) -> Result<Archive, NoEnvironment> {
-        let make = |program: Program| program.make_image(&self.engine, &self.info, &self.ledger, &self.workspace);
+        let make =
+            |program: Program| program.make_image(&self.engine, &self.info, &self.ledger, &self.workspace);
         let mut images = Vec::new();
         let mut traffic = Err(NoEnvironment::because("stand-ins see no traffic"));
         if self.standin {
@@ -69,9 +111,9 @@ impl Images {
         for image in &images {
             digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
         }
-        let path = self.ledger.folder().join(format!("images-{key}.tar"));
+        let path = folder(&self.ledger).join(format!("{key}.tar"));
         teller.tell("saving the images into an archive", &format!("{} images", images.len()));
-        self.engine.save(&images, &path).await?;
+        self.engine.save(&self.ledger, &images, &self.info.platform, &path).await?;
         Ok(Archive { path, digests, traffic })
     }
 
@@ -84,7 +126,7 @@ impl Images {
             }
             if self.engine.image(image).await?.is_none() {
                 teller.tell("pulling images", image);
-                self.engine.pull(image, &self.info.platform).await?;
+                self.engine.pull(&self.ledger, image, &self.info.platform).await?;
             }
             images.push(image.clone());
         }

@@ -29,7 +29,11 @@ pub(super) struct Manifests {
 pub(super) struct Files(Vec<Vec<u8>>);
 
 /// Takes a release's manifests from `folder/VERSION` or `folder`, else from the cache or the release's address.
-pub(super) async fn get(release: &Release, folder: Option<&Path>, cache: &Path) -> Result<Files, NoEnvironment> {
+pub(super) async fn get(
+    release: &Release,
+    folder: Option<&Path>,
+    cache: &Path,
+) -> Result<Files, NoEnvironment> {
     let mut files = Vec::new();
     for file in FILES {
         files.push(match folder {
@@ -46,7 +50,8 @@ impl Files {
         let parsing = tokio::task::spawn_blocking(move || {
             FILES.iter().zip(&self.0).map(|(file, bytes)| parse(file, bytes)).collect::<Result<Vec<_>, _>>()
         });
-        let documents = parsing.await.map_err(|e| NoEnvironment::because(format!("reading manifests: {e}")))??;
+        let documents =
+            parsing.await.map_err(|e| NoEnvironment::because(format!("reading manifests: {e}")))??;
         let mut documents = documents.into_iter();
         let mut next = || documents.next().unwrap_or_default();
         Ok(Manifests { crds: next(), operator: next(), custom_resources: next() })
@@ -80,7 +85,10 @@ fn check(release: &Release, file: &str, bytes: &[u8], from: &str) -> Result<(), 
         return Ok(());
     }
     Err(NoEnvironment::with_fix(
-        format!("{from} is not the {file} of Calico {}: its SHA-256 is {sum}, published is {}", release.calico, published.sha256),
+        format!(
+            "{from} is not the {file} of Calico {}: its SHA-256 is {sum}, published is {}",
+            release.calico, published.sha256
+        ),
         "Take the file from that release's tag",
     ))
 }
@@ -93,7 +101,8 @@ async fn cached(release: &Release, file: &str, cache: &Path) -> Result<Vec<u8>, 
             return Ok(bytes);
         }
     }
-    let address = format!("https://raw.githubusercontent.com/projectcalico/calico/{}/manifests/{file}", release.calico);
+    let address =
+        format!("https://raw.githubusercontent.com/projectcalico/calico/{}/manifests/{file}", release.calico);
     let bytes = download(&address).await.map_err(|e| {
         NoEnvironment::with_fix(
             format!("downloading {address}: {e}"),
@@ -101,7 +110,8 @@ async fn cached(release: &Release, file: &str, cache: &Path) -> Result<Vec<u8>, 
         )
     })?;
     check(release, file, &bytes, &address)?;
-    let stored = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| write_whole(&path, &bytes));
+    let stored =
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| write_whole(&path, &bytes));
     // Without a cache the next run downloads again, no more.
     drop(stored);
     Ok(bytes)
@@ -152,9 +162,11 @@ mod tests {
     fn a_manifest_that_is_not_the_published_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("operator-crds.yaml"), "kind: List\n").unwrap();
-        let error = from_folder(&release("v3.30.1"), folder.path(), "operator-crds.yaml").unwrap_err().to_string();
+        let error =
+            from_folder(&release("v3.30.1"), folder.path(), "operator-crds.yaml").unwrap_err().to_string();
         assert!(error.contains("is not the operator-crds.yaml of Calico v3.30.1"), "{error}");
-        let error = from_folder(&release("v3.30.1"), folder.path(), "tigera-operator.yaml").unwrap_err().to_string();
+        let error =
+            from_folder(&release("v3.30.1"), folder.path(), "tigera-operator.yaml").unwrap_err().to_string();
         assert!(error.contains("--manifests takes a folder"), "{error}");
     }
 

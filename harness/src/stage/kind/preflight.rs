@@ -93,7 +93,11 @@ impl Machine {
         {
             complain(
                 format!("{:.1} GiB of disk are free where the engine keeps images", gib(have)),
-                format!("{} clusters at once need {:.0} GiB: make room, {fewer}", clusters, gib(DISK_PER_CLUSTER * clusters)),
+                format!(
+                    "{} clusters at once need {:.0} GiB: make room, {fewer}",
+                    clusters,
+                    gib(DISK_PER_CLUSTER * clusters)
+                ),
             );
         }
         if let Some(have) = self.memory
@@ -101,7 +105,11 @@ impl Machine {
         {
             complain(
                 format!("{:.1} GiB of memory are available", gib(have)),
-                format!("{} clusters at once need {:.1} GiB: free some, {fewer}", clusters, gib(MEMORY_PER_CLUSTER * clusters)),
+                format!(
+                    "{} clusters at once need {:.1} GiB: free some, {fewer}",
+                    clusters,
+                    gib(MEMORY_PER_CLUSTER * clusters)
+                ),
             );
         }
         complaints

@@ -11,11 +11,13 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use serde_json::json;
 use time::OffsetDateTime;
 
-use super::api::pods;
+use super::api::{dynamic, pods};
 use super::config::Cni;
 use crate::environment::LookError;
+use crate::progress::Teller;
 use crate::stage::NoEnvironment;
 use crate::wait::{Probe, Tell, wait_for};
 
@@ -42,6 +44,30 @@ pub(super) async fn goldmane_has_an_endpoint(
     .map_err(|e| NoEnvironment::because(e.to_string()))
 }
 
+/// Waits until the operator has rendered Whisker's network policy: a link that is good before it proves less.
+///
+/// v3.30 and v3.31 render a NetworkPolicy of Kubernetes at once; v3.32 one of Calico's, and only once
+/// projectcalico.org/v3 is served.
+pub(super) async fn whisker_has_its_policy(client: &Client, deadline: Instant, teller: &Teller) -> bool {
+    let of = |api_version: &str| json!({"apiVersion": api_version, "kind": "NetworkPolicy", "metadata": {"namespace": CALICO_NAMESPACE}});
+    let kinds = [of("networking.k8s.io/v1"), of("crd.projectcalico.org/v1"), of("projectcalico.org/v3")];
+    let tell = teller.as_tell();
+    wait_for("Whisker's network policy", deadline, Duration::from_secs(1), &tell, || async {
+        for kind in &kinds {
+            let Ok(api) = dynamic(client, kind) else { continue };
+            // A kind that is not served has no policies.
+            let Ok(list) = api.list(&ListParams::default()).await else { continue };
+            let names: Vec<&str> = list.items.iter().filter_map(|p| p.metadata.name.as_deref()).collect();
+            if names.iter().any(|name| name.contains("whisker")) {
+                return Probe::Done(());
+            }
+        }
+        Probe::NotYet("none".to_owned())
+    })
+    .await
+    .is_ok()
+}
+
 async fn look(client: &Client, cni: Cni) -> Result<Probe<()>, LookError> {
     let mut all = pods(client, OPERATOR_NAMESPACE, "").await?;
     all.extend(pods(client, CALICO_NAMESPACE, "").await?);
@@ -50,7 +76,15 @@ async fn look(client: &Client, cni: Cni) -> Result<Probe<()>, LookError> {
     for pod in &all {
         let name_of_app = app(pod);
         // A network that the node image brings does without calico-node, and so do those who wait for it.
-        let accepted = cni != Cni::Calico && matches!(name_of_app, "calico-node" | "calico-typha" | "csi-node-driver" | "calico-kube-controllers" | "calico-apiserver");
+        let accepted = cni != Cni::Calico
+            && matches!(
+                name_of_app,
+                "calico-node"
+                    | "calico-typha"
+                    | "csi-node-driver"
+                    | "calico-kube-controllers"
+                    | "calico-apiserver"
+            );
         match state(pod) {
             State::Ready => {}
             State::Unschedulable(why) | State::CannotHeal(why)
@@ -58,7 +92,9 @@ async fn look(client: &Client, cni: Cni) -> Result<Probe<()>, LookError> {
             {
                 return Ok(Probe::Never(format!("pod {}: {why}", name(pod))));
             }
-            State::Crashes(why) if !accepted && matches!(name_of_app, "tigera-operator" | "calico-node" | "calico-typha") => {
+            State::Crashes(why)
+                if !accepted && matches!(name_of_app, "tigera-operator" | "calico-node" | "calico-typha") =>
+            {
                 return Ok(Probe::Never(format!("pod {}: {why}", name(pod))));
             }
             State::CannotHeal(why) | State::Crashes(why) | State::Unschedulable(why) | State::NotYet(why) => {
@@ -67,7 +103,8 @@ async fn look(client: &Client, cni: Cni) -> Result<Probe<()>, LookError> {
         }
     }
     // A Goldmane or a Whisker that crashes is a finding, and the cases find it.
-    let crashes = |name: &str| all.iter().any(|pod| app(pod) == name && matches!(state(pod), State::Crashes(_)));
+    let crashes =
+        |name: &str| all.iter().any(|pod| app(pod) == name && matches!(state(pod), State::Crashes(_)));
     let whisker_started = all.iter().any(|pod| app(pod) == "whisker" && matches!(state(pod), State::Ready));
     let goldmane = crashes("goldmane") || has_endpoint(client).await?;
     if goldmane && (whisker_started || crashes("whisker")) {
@@ -92,9 +129,10 @@ async fn has_endpoint(client: &Client) -> Result<bool, LookError> {
         .await
         .map_err(LookError::while_("listing Goldmane's endpoints"))?;
     Ok(slices.items.iter().any(|slice| {
-        slice.endpoints.iter().any(|e| {
-            e.conditions.as_ref().and_then(|c| c.ready) == Some(true) && !e.addresses.is_empty()
-        })
+        slice
+            .endpoints
+            .iter()
+            .any(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true) && !e.addresses.is_empty())
     }))
 }
 
@@ -108,7 +146,8 @@ async fn nodes_settled(client: &Client) -> Result<bool, LookError> {
         let since = ready.last_transition_time.as_ref()?.0.as_second();
         Some(OffsetDateTime::now_utc().unix_timestamp() - since)
     };
-    Ok(!nodes.items.is_empty() && nodes.items.iter().all(|n| ready_for(n).is_some_and(|s| s >= SETTLED_SECONDS)))
+    Ok(!nodes.items.is_empty()
+        && nodes.items.iter().all(|n| ready_for(n).is_some_and(|s| s >= SETTLED_SECONDS)))
 }
 
 fn app(pod: &Pod) -> &str {
@@ -174,8 +213,6 @@ pub(super) fn state(pod: &Pod) -> State {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pod(status: serde_json::Value) -> Pod {
@@ -200,7 +237,10 @@ mod tests {
         let unschedulable = pod(json!({"phase": "Pending", "conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
         }]}));
-        assert_eq!(state(&unschedulable), State::Unschedulable("unschedulable: 0/1 nodes are available".into()));
+        assert_eq!(
+            state(&unschedulable),
+            State::Unschedulable("unschedulable: 0/1 nodes are available".into())
+        );
         let ready = pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
         assert_eq!(state(&ready), State::Ready);
     }

@@ -5,54 +5,73 @@ use std::time::{Duration, Instant};
 
 use super::command;
 use super::engine::Engine;
+use super::images;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::progress::Teller;
+use crate::stage::NoEnvironment;
 use crate::wait::{Probe, wait_for};
 
-/// Removes everything in the ledger, then the ledger; what could not be removed.
+/// The longest that removing one thing may take.
+const REMOVAL: Duration = Duration::from_secs(120);
+
+/// Removes everything in the ledger but what is kept on purpose, then the ledger if nothing is left in it; what could
+/// not be removed.
 pub(super) async fn reap(ledger: &Ledger, teller: &Teller) -> Vec<String> {
-    let mut left = Vec::new();
-    for name in ledger.entries(Owned::Process) {
-        if let Err(why) = end(&name).await {
-            left.push(format!("process {name}: {why}"));
-        } else {
-            let _ = ledger.strike(Owned::Process, &name);
-        }
-    }
-    if ledger.is_kept() {
-        return left;
-    }
-    let clusters = ledger.entries(Owned::Cluster);
-    if !clusters.is_empty() {
-        teller.tell("deleting clusters", &clusters.join(", "));
-    }
-    for cluster in clusters {
-        if let Err(e) = command::delete(ledger, &cluster).await {
-            left.push(format!("cluster {cluster} is left: {e}. `cargo xtask clean` tries again"));
-        }
-    }
-    let images = ledger.entries(Owned::Image);
-    if !images.is_empty() {
-        match Engine::connect().await {
-            Ok(engine) => {
-                for image in images {
-                    match engine.remove_image(&image).await {
-                        Ok(()) => {
-                            let _ = ledger.strike(Owned::Image, &image);
-                        }
-                        Err(e) => left.push(format!("image {image} is left: {e}. `cargo xtask clean` tries again")),
+    // Keys first: whatever else fails, none of kind's kubeconfigs stays.
+    let mut left = remove_kubeconfigs(ledger);
+    for kind in [Owned::Process, Owned::Cluster, Owned::Image] {
+        match ledger.entries(kind) {
+            Ok(names) => {
+                for name in names {
+                    teller.tell("removing what the run owns", &name);
+                    if let Err(why) = remove(ledger, kind, &name).await {
+                        left.push(format!("{kind:?} {name} is left: {why}. `cargo xtask clean` tries again"));
                     }
                 }
             }
-            Err(e) => left.push(format!("images {} are left: {e}", images.join(", "))),
+            Err(e) => left.push(format!("reading the ledger {}: {e}", ledger.folder().display())),
         }
     }
-    if ledger.is_settled()
+    let images = images::folder(ledger);
+    if let Err(e) = std::fs::remove_dir_all(&images)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        left.push(format!("{} is left: {e}", images.display()));
+    }
+    if ledger.is_settled().is_ok_and(|settled| settled)
         && let Err(e) = ledger.close()
     {
         left.push(format!("the ledger {} is left: {e}", ledger.folder().display()));
     }
     left
+}
+
+async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> {
+    let text = |e: NoEnvironment| e.to_string();
+    let removing = async {
+        match kind {
+            Owned::Process => end(name).await?,
+            // What a run has not finished by itself may have been cut off in the making.
+            Owned::Cluster => command::delete_half_made(ledger, name).await.map_err(text)?,
+            Owned::Kept => command::delete(ledger, name).await.map_err(text)?,
+            Owned::Image => Engine::connect().await.map_err(text)?.remove_image(name).await.map_err(text)?,
+        }
+        ledger.strike(kind, name).map_err(|e| e.to_string())
+    };
+    let late = |_| Err(format!("not gone within {} s", REMOVAL.as_secs()));
+    tokio::time::timeout(REMOVAL, removing).await.unwrap_or_else(late)
+}
+
+/// Removes what kind wrote of a cluster that was cut off in the making.
+fn remove_kubeconfigs(ledger: &Ledger) -> Vec<String> {
+    let entries = std::fs::read_dir(ledger.folder()).into_iter().flatten().filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.contains("kubeconfig")))
+        .filter_map(|entry| {
+            let removed = std::fs::remove_file(entry.path());
+            removed.err().map(|e| format!("{} is left: {e}", entry.path().display()))
+        })
+        .collect()
 }
 
 /// What a clean did.
@@ -75,21 +94,27 @@ pub async fn clean(ledgers: &Path, kept: bool, teller: &Teller) -> std::io::Resu
             reaped.spared.push(format!("run {run} goes on"));
             continue;
         }
-        if ledger.is_kept() {
+        let mut left = Vec::new();
+        let mut owned = Vec::new();
+        for cluster in ledger.entries(Owned::Kept)? {
             if !kept {
-                let clusters = ledger.entries(Owned::Cluster).join(", ");
-                reaped.spared.push(format!("run {run} keeps {clusters} on purpose; --kept deletes them"));
-                continue;
+                reaped.spared.push(format!("run {run} keeps {cluster} on purpose; --kept deletes it"));
+            } else if let Err(why) = remove(&ledger, Owned::Kept, &cluster).await {
+                left.push(format!("cluster {cluster} is left: {why}"));
+            } else {
+                owned.push(format!("Cluster {cluster}"));
             }
-            ledger.unkeep()?;
         }
-        let owned: Vec<String> = [Owned::Process, Owned::Cluster, Owned::Image]
-            .into_iter()
-            .flat_map(|kind| ledger.entries(kind).into_iter().map(move |name| format!("{kind:?} {name}")))
-            .collect();
-        let left = reap(&ledger, teller).await;
-        if left.is_empty() {
-            reaped.removed.push(format!("run {run}: {}", if owned.is_empty() { "its ledger".to_owned() } else { owned.join(", ") }));
+        for kind in [Owned::Process, Owned::Cluster, Owned::Image] {
+            owned.extend(ledger.entries(kind)?.into_iter().map(|name| format!("{kind:?} {name}")));
+        }
+        let only_kept = owned.is_empty() && !ledger.is_settled()?;
+        left.extend(reap(&ledger, teller).await);
+        if left.is_empty() && !only_kept {
+            reaped.removed.push(format!(
+                "run {run}: {}",
+                if owned.is_empty() { "its ledger".to_owned() } else { owned.join(", ") }
+            ));
         }
         reaped.left.extend(left);
     }

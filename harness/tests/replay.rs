@@ -3,6 +3,12 @@
 //! Each folder of `docs/evidence` is an environment on which real programs ran: the part of the report with everything
 //! that was seen, Whisker's log, the rendered objects, and `checked.json`, the verdict that a person read in them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests end a test where they find what must not be"
+)]
+
 use std::path::{Path, PathBuf};
 
 use catwalk_harness::case::{KnownIssues, Outcome, outcome};

@@ -5,6 +5,12 @@
 //! have a network of their own. One engine has one set of clusters, so these tests wait for each other, also across
 //! processes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests end a test where they find what must not be"
+)]
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

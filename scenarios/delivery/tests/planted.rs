@@ -1,6 +1,12 @@
 //! One planted defect for each verdict, and none for Delivered: every scenario must find exactly that, with its exact
 //! parameters. The lab's stand-ins carry the defect; the looking is the one that real clusters get.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests end a test where they find what must not be"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

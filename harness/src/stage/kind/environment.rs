@@ -363,7 +363,7 @@ const LOG_LINES: i64 = 200;
 pub(super) async fn collect(client: &Client, folder: &Path) -> Vec<String> {
     let mut missing = Vec::new();
     let mut states = String::new();
-    let mut write = |name: &str, text: &str| {
+    let write = |name: &str, text: &str| {
         let written =
             std::fs::create_dir_all(folder).and_then(|()| write_whole(&folder.join(name), text.as_bytes()));
         written.err().map(|e| format!("writing {name}: {e}"))

@@ -11,6 +11,7 @@
     reason = "helpers of tests end a test where they find what must not be"
 )]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,11 +28,11 @@ fn xtask(state: &Path, words: &[&str]) -> Command {
 }
 
 /// A run that stands up one cluster with stand-ins.
-fn start(state: &Path, report: &Path) -> Child {
+fn start(state: &Path, report: &Path, keep: &str) -> Child {
     let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
     let report = report.to_str().unwrap();
     let words = ["e2e", "--standin", "--cni", "none", "--node-image", &image, "--domain", "corp.internal"];
-    let more = ["--calico", "v3.30.1", "--scenario", "flow-is-delivered", "--report", report];
+    let more = ["--calico", "v3.30.1", "--scenario", "flow-is-delivered", "--report", report, "--keep", keep];
     let mut command = xtask(state, &[&words[..], &more[..]].concat());
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -41,15 +42,16 @@ fn output(program: &str, words: &[&str]) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// The names of the containers, the images and the volumes that are there.
-fn engine() -> String {
-    [
-        output("docker", &["ps", "--all", "--format", "{{.Names}}"]),
-        output("docker", &["images", "--format", "{{.Repository}}:{{.Tag}}"]),
-        output("docker", &["volume", "ls", "--quiet"]),
-        output("docker", &["network", "ls", "--format", "{{.Name}}"]),
-    ]
-    .concat()
+/// The containers, images, volumes and networks that are there, but for the network that all of kind's clusters share.
+fn engine() -> BTreeSet<String> {
+    let lists: [&[&str]; 4] = [
+        &["ps", "--all", "--format", "container {{.Names}}"],
+        &["images", "--format", "image {{.Repository}}:{{.Tag}}"],
+        &["volume", "ls", "--format", "volume {{.Name}}"],
+        &["network", "ls", "--format", "network {{.Name}}"],
+    ];
+    let text: String = lists.iter().map(|words| output("docker", words)).collect();
+    text.lines().filter(|line| *line != "network kind").map(str::to_owned).collect()
 }
 
 /// Waits until the engine shows a node of a run's cluster.
@@ -111,7 +113,7 @@ fn clean_finds_what_a_killed_run_left_and_nothing_else() {
     let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let foreign = Foreign::create();
     let before = engine();
-    let mut run = start(state.path(), report.path());
+    let mut run = start(state.path(), report.path(), "never");
     wait_for_node(&mut run);
 
     // While the run lives, its things are its own.
@@ -137,7 +139,7 @@ fn an_interrupted_run_writes_its_report_and_leaves_nothing() {
     for signal in ["-INT", "-TERM"] {
         let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let before = engine();
-        let mut run = start(state.path(), report.path());
+        let mut run = start(state.path(), report.path(), "never");
         wait_for_node(&mut run);
         let killed = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
         assert!(killed.success());
@@ -148,4 +150,24 @@ fn an_interrupted_run_writes_its_report_and_leaves_nothing() {
         assert!(report.interrupted && report.left_behind.is_empty(), "{signal}: {report:?}");
         assert_eq!(std::fs::read_dir(state.path().join("catwalk/runs")).unwrap().count(), 0, "{signal}");
     }
+}
+
+#[test]
+#[ignore = "needs a container engine and kind"]
+#[file_serial(kind)]
+fn a_kept_cluster_stands_until_it_is_asked_for() {
+    let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let before = engine();
+    let status = start(state.path(), report.path(), "always").wait().unwrap();
+    assert!(status.success(), "{status}");
+    let kept: Vec<String> = engine().difference(&before).cloned().collect();
+    // A node has a volume of its own; the stand-in's image is not needed any more.
+    assert!(kept.iter().any(|line| line.starts_with("container catwalk-")), "{kept:?}");
+    assert!(!kept.iter().any(|line| line.starts_with("image ")), "{kept:?}");
+    let spared = xtask(state.path(), &["clean"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&spared.stdout).contains("on purpose"), "{spared:?}");
+    assert_ne!(engine(), before);
+    let cleaned = xtask(state.path(), &["clean", "--kept"]).output().unwrap();
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    assert_eq!(engine(), before);
 }

@@ -3,6 +3,8 @@
 //! It answers as the real programs were observed to, so it shows that the harness itself tells right from wrong: a
 //! [`Plant`] puts one defect into one layer, and the verdict must name that layer.
 
+mod plant;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -12,11 +14,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
 use catwalk_fixtures::standin::dns::{Dns, DnsConfig, DnsFault};
-use catwalk_fixtures::standin::goldmane::{Goldmane, GoldmaneConfig, GoldmaneFault};
+use catwalk_fixtures::standin::goldmane::{Goldmane, GoldmaneConfig};
 use catwalk_fixtures::standin::ui::{Ui, UiConfig};
 use catwalk_fixtures::standin::whisker::{Credentials, LogSink, Pem, Whisker, WhiskerConfig};
 use catwalk_fixtures::standin::{Net, Reach, Route, operator};
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_SIGNER, Release, SearchList};
+pub use plant::{DnsPlant, Plant, ServicePlant, WhiskerPlant};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -32,76 +35,6 @@ use crate::timing::Stopwatch;
 /// Goldmane's Service, as the stand-ins' DNS gives it.
 const SERVICE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 96, 42, 16)), 7443);
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// A defect to put into the lab; the default is none.
-#[derive(Clone)]
-pub struct Plant {
-    /// What the DNS server does.
-    pub dns: DnsPlant,
-    /// What connecting to Goldmane's Service comes to.
-    pub service: ServicePlant,
-    /// What Goldmane does.
-    pub goldmane: GoldmaneFault,
-    /// Changes the request for Goldmane's certificate.
-    pub certificate: fn(&mut LeafRequest),
-    /// Whether Whisker trusts another authority than the one that signed Goldmane's certificate.
-    pub whisker_distrusts: bool,
-    /// Whether Goldmane trusts another authority than the one that signed Whisker's certificate.
-    pub goldmane_distrusts: bool,
-    /// What Whisker does.
-    pub whisker: WhiskerPlant,
-}
-
-impl Default for Plant {
-    fn default() -> Self {
-        Self {
-            dns: DnsPlant::Answers,
-            service: ServicePlant::Open,
-            goldmane: GoldmaneFault::None,
-            certificate: |_| {},
-            whisker_distrusts: false,
-            goldmane_distrusts: false,
-            whisker: WhiskerPlant::Runs,
-        }
-    }
-}
-
-/// A DNS server's part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum DnsPlant {
-    /// By its profile.
-    Answers,
-    /// SERVFAIL to everything.
-    Fails,
-    /// Nobody listens.
-    Gone,
-}
-
-/// A Service's part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum ServicePlant {
-    /// Leads to Goldmane.
-    Open,
-    /// Leads to a port on which nobody listens.
-    Refuses,
-    /// Packets vanish, as under a policy.
-    Drops,
-}
-
-/// Whisker's part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum WhiskerPlant {
-    /// Runs.
-    Runs,
-    /// Its key file is not there, so it ends at its start.
-    LacksKey,
-    /// Runs no more, and left no word.
-    Gone,
-    /// Its front knows no way to the backend and shows the index page instead.
-    ShowsIndexPage,
-    /// Takes the question and never answers.
-    Hangs,
-}
 
 /// The stage.
 pub struct Lab {

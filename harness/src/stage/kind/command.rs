@@ -1,20 +1,13 @@
 //! The `kind` program, run as a child that this run owns.
 
-use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use super::engine::Engine;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::stage::NoEnvironment;
-use crate::wait::{Probe, wait_for};
 
-/// How long after its client was killed the engine may still bring a container.
-const LATE: Duration = Duration::from_secs(3);
 /// Lines of a failed command that are shown.
 const SHOWN: usize = 12;
 
@@ -89,48 +82,6 @@ pub(super) async fn run(
     }
     let last = said.len().saturating_sub(SHOWN);
     Err(failed(&format!("{status}: {}", said[last..].join(" | "))))
-}
-
-/// Deletes a cluster, and strikes it out of the ledger once it is gone.
-///
-/// kind would take the cluster out of the user's kubeconfig, which is none of our business: it gets another.
-pub(super) async fn delete(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
-    let kubeconfig = ledger.folder().join("no-kubeconfig");
-    let kubeconfig = kubeconfig.to_string_lossy();
-    let delete = ["delete", "cluster", "--name", cluster, "--kubeconfig", &kubeconfig];
-    kind(ledger, &delete, None, &|_| {}).await?;
-    let _ = std::fs::remove_file(Path::new(&*kubeconfig));
-    ledger
-        .strike(Owned::Cluster, cluster)
-        .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
-}
-
-/// Deletes a cluster whose creation was cut off, as often as a node of it turns up: the engine may still have been
-/// creating one when its client was killed.
-pub(super) async fn delete_half_made(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
-    let engine = Engine::connect().await?;
-    let last_node = Mutex::new(Instant::now());
-    let what = "the end of a half-made cluster";
-    wait_for(what, Instant::now() + 10 * LATE, LATE / 10, &|_, _| {}, || {
-        let (engine, last_node) = (&engine, &last_node);
-        async move {
-            match engine.nodes(cluster).await {
-                Ok(nodes) if nodes.is_empty() => {}
-                Ok(_) => {
-                    if let Err(e) = delete(ledger, cluster).await {
-                        return Probe::NotYet(e.to_string());
-                    }
-                    *last_node.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                }
-                Err(e) => return Probe::NotYet(e.to_string()),
-            }
-            let quiet = last_node.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-            if quiet >= LATE { Probe::Done(()) } else { Probe::NotYet("watching for nodes".to_owned()) }
-        }
-    })
-    .await
-    .map_err(|e| NoEnvironment::because(e.to_string()))?;
-    delete(ledger, cluster).await
 }
 
 /// A child process in the ledger, struck out when it is waited for or killed.

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::api::{self, forward, forward_or_refusal, pods};
-use super::command;
 use super::ready::{State, state};
+use super::reap;
 use crate::environment::{
     About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
 };
@@ -337,7 +337,7 @@ impl Provisioned for KindEnvironment {
     }
 
     async fn finish(&self) -> Result<(), String> {
-        command::delete(&self.ledger, &self.cluster).await.map_err(|e| e.to_string())
+        reap::delete(&self.ledger, &self.cluster).await.map_err(|e| e.to_string())
     }
 
     async fn keep(&self) -> String {

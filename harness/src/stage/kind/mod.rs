@@ -358,7 +358,7 @@ impl Stage for Kind {
             return vec![environment::keep(&self.options.ledger, &half.cluster)];
         }
         // What does not go now is left to `reap`, which says so.
-        let _ = command::delete_half_made(&self.options.ledger, &half.cluster).await;
+        let _ = reap::delete_half_made(&self.options.ledger, &half.cluster).await;
         Vec::new()
     }
 

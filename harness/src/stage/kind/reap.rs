@@ -1,6 +1,7 @@
 //! Removes what a run owns, by its ledger: at the end of the run itself, and later what a killed run left.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::command;
@@ -11,6 +12,8 @@ use crate::progress::Teller;
 use crate::stage::NoEnvironment;
 use crate::wait::{Probe, wait_for};
 
+/// How long after its client was killed the engine may still bring a container.
+const LATE: Duration = Duration::from_secs(3);
 /// The longest that removing one thing may take.
 const REMOVAL: Duration = Duration::from_secs(120);
 
@@ -52,8 +55,8 @@ async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> 
         match kind {
             Owned::Process => end(name).await?,
             // What a run has not finished by itself may have been cut off in the making.
-            Owned::Cluster => command::delete_half_made(ledger, name).await.map_err(text)?,
-            Owned::Kept => command::delete(ledger, name).await.map_err(text)?,
+            Owned::Cluster => delete_half_made(ledger, name).await.map_err(text)?,
+            Owned::Kept => delete(ledger, name).await.map_err(text)?,
             Owned::Image => Engine::connect().await.map_err(text)?.remove_image(name).await.map_err(text)?,
         }
         ledger.strike(kind, name).map_err(|e| e.to_string())
@@ -72,6 +75,48 @@ fn remove_kubeconfigs(ledger: &Ledger) -> Vec<String> {
             removed.err().map(|e| format!("{} is left: {e}", entry.path().display()))
         })
         .collect()
+}
+
+/// Deletes a cluster, and strikes it out of the ledger once it is gone.
+///
+/// kind would take the cluster out of the user's kubeconfig, which is none of our business: it gets another.
+pub(super) async fn delete(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
+    let kubeconfig = ledger.folder().join("no-kubeconfig");
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let delete = ["delete", "cluster", "--name", cluster, "--kubeconfig", &kubeconfig];
+    command::kind(ledger, &delete, None, &|_| {}).await?;
+    let _ = std::fs::remove_file(Path::new(&*kubeconfig));
+    ledger
+        .strike(Owned::Cluster, cluster)
+        .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
+}
+
+/// Deletes a cluster whose creation was cut off, as often as a node of it turns up: the engine may still have been
+/// creating one when its client was killed.
+pub(super) async fn delete_half_made(ledger: &Ledger, cluster: &str) -> Result<(), NoEnvironment> {
+    let engine = Engine::connect().await?;
+    let last_node = Mutex::new(Instant::now());
+    let what = "the end of a half-made cluster";
+    wait_for(what, Instant::now() + 10 * LATE, LATE / 10, &|_, _| {}, || {
+        let (engine, last_node) = (&engine, &last_node);
+        async move {
+            match engine.nodes(cluster).await {
+                Ok(nodes) if nodes.is_empty() => {}
+                Ok(_) => {
+                    if let Err(e) = delete(ledger, cluster).await {
+                        return Probe::NotYet(e.to_string());
+                    }
+                    *last_node.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                }
+                Err(e) => return Probe::NotYet(e.to_string()),
+            }
+            let quiet = last_node.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            if quiet >= LATE { Probe::Done(()) } else { Probe::NotYet("watching for nodes".to_owned()) }
+        }
+    })
+    .await
+    .map_err(|e| NoEnvironment::because(e.to_string()))?;
+    delete(ledger, cluster).await
 }
 
 /// What a clean did.

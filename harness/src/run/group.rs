@@ -1,0 +1,223 @@
+//! One group's run: its environment stood up, its cases one after the other, evidence, and the environment taken down.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{Group, Keep, Options, Record, errored, millis, no_environment, note, stopped};
+use crate::case::{self, KnownIssues, Outcome, outcome};
+use crate::evidence;
+use crate::look::{Finding, Place};
+use crate::progress::{Event, Listener, Teller};
+use crate::report::{CaseReport, EnvironmentReport};
+use crate::scenario::Scenario;
+use crate::stage::{NoEnvironment, Provisioned, Stage};
+use crate::timing::{Stopwatch, added_ms};
+
+/// One group's run.
+pub(super) struct One<'a> {
+    pub(super) stage: &'a dyn Stage,
+    pub(super) issues: &'a KnownIssues,
+    pub(super) options: &'a Options,
+    pub(super) record: &'a Record,
+    pub(super) listener: &'a Listener,
+}
+
+impl One<'_> {
+    pub(super) async fn run(&self, group: &Group, mut stop: watch::Receiver<bool>) {
+        let stopwatch = Stopwatch::default();
+        let started = Instant::now();
+        let teller = Teller::new(group.about.id(), self.listener.clone());
+        let provisioned = tokio::select! {
+            // The stage's own waits end first, and say what was last seen.
+            provisioned = tokio::time::timeout(
+                self.options.timeout + GRACE, self.stage.provision(&group.about, &teller, &stopwatch)
+            ) => provisioned.unwrap_or_else(|_| {
+                Err(NoEnvironment::with_fix(
+                    format!("it was not there within {} s", self.options.timeout.as_secs()),
+                    "Give it longer with --timeout SECONDS, or look at it with --keep failed",
+                ))
+            }),
+            () = stopped(&mut stop) => Err(NoEnvironment::because("interrupted")),
+        };
+        let env = match provisioned {
+            Ok(env) => env,
+            Err(problem) => {
+                let interrupted = *stop.borrow();
+                note(self.record, |report| {
+                    no_environment(report, group, &problem, started.elapsed(), &stopwatch)
+                });
+                if !interrupted {
+                    teller.tell("gathering evidence and taking it down", &problem.what);
+                    let evidence = self.options.evidence.as_ref().map(|folder| folder.join(group.about.id()));
+                    let keep = self.options.keep != Keep::Never;
+                    let words = self.stage.abandon(&group.about, evidence.as_deref(), keep).await;
+                    note(self.record, |report| report.kept.extend(words));
+                }
+                return;
+            }
+        };
+        let mut bad = false;
+        let patient_until = Instant::now() + env.pace().patience;
+        for scenario in &group.scenarios {
+            let case = tokio::select! {
+                case = self.case(scenario, &env, &teller, &stopwatch, patient_until) => case,
+                () = stopped(&mut stop) => errored(scenario, &group.about, "interrupted", Duration::ZERO),
+            };
+            bad |= matches!(case.outcome, Outcome::Failed | Outcome::UnexpectedPass | Outcome::Errored);
+            let words = match &case.finding {
+                Some(finding) => format!("{}: {}", case.outcome.as_str(), finding.judgement.verdict),
+                None => format!("{}: {}", case.outcome.as_str(), case.reason.as_deref().unwrap_or("")),
+            };
+            (self.listener)(Event::Case { id: case.id.clone(), words });
+            note(self.record, |report| report.cases.push(case));
+        }
+        // An interruption is no reason to lose what was seen, but only so long.
+        let gathering = async {
+            let provenance = env.provenance().await;
+            let missing = match &self.options.evidence {
+                Some(folder) => evidence::collect(&*env, &folder.join(group.about.id())).await,
+                None => Vec::new(),
+            };
+            (provenance, missing)
+        };
+        teller.tell("gathering evidence", "");
+        let gathered = stopwatch.part("collect", false, tokio::time::timeout(GATHERING, gathering)).await;
+        let (provenance, not_gathered) = gathered.unwrap_or_else(|_| {
+            (Default::default(), vec![format!("not all within {} s", GATHERING.as_secs())])
+        });
+        let keep = match self.options.keep {
+            Keep::Always => true,
+            Keep::Failed => bad && !*stop.borrow(),
+            Keep::Never => false,
+        };
+        let mut problem = None;
+        if keep {
+            let how = env.keep().await;
+            note(self.record, |report| report.kept.push(how));
+        } else {
+            teller.tell("taking it down", "");
+            // What does not go in time is left to `reap`.
+            let finished =
+                stopwatch.part("delete", false, tokio::time::timeout(DELETION, env.finish())).await;
+            if let Err(why) = finished.unwrap_or_else(|_| Err(format!("not within {} s", DELETION.as_secs())))
+            {
+                problem = Some(format!("taking it down: {why}"));
+            }
+        }
+        let took_ms = millis(started.elapsed());
+        let timings = stopwatch.spans();
+        note(self.record, |report| {
+            report.environments.push(EnvironmentReport {
+                id: group.about.id(),
+                about: group.about.clone(),
+                provenance,
+                problem,
+                took_ms,
+                added_ms: added_ms(took_ms, &timings),
+                timings,
+                not_gathered,
+            });
+        });
+    }
+
+    async fn case(
+        &self,
+        scenario: &Scenario,
+        env: &Arc<dyn Provisioned>,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+        patient_until: Instant,
+    ) -> CaseReport {
+        let about = env.about().clone();
+        let missing: Vec<String> = scenario
+            .needs
+            .iter()
+            .filter(|need| !env.can().contains(need))
+            .map(|need| format!("{need:?}"))
+            .collect();
+        let known_issue = self.issues.affecting(scenario.id, &about);
+        if !missing.is_empty() {
+            let reason = format!("this {} environment cannot do {}", about.stage, missing.join(", "));
+            return CaseReport {
+                outcome: Outcome::Skipped,
+                known_issue,
+                ..errored(scenario, &about, &reason, Duration::ZERO)
+            };
+        }
+        let started = Instant::now();
+        let canary =
+            format!("catwalk-{}-{}", self.options.run, scenario.id.rsplit('/').next().unwrap_or("case"));
+        // Patience is with the environment: what the first case waited for in vain, the next waits for but shortly.
+        let deadline = patient_until.max(started + env.pace().patience / 6);
+        let place =
+            Place::new(env.clone().environment(), canary, teller.clone(), stopwatch.clone(), deadline);
+        // Its own task, so that a panic in a scenario is this case's error and not the run's.
+        let bound = CASE_BOUND.max(env.pace().patience * 3 + env.pace().answer);
+        let ran = tokio::spawn(tokio::time::timeout(bound, (scenario.run)(place)));
+        let ran = stopwatch.part(scenario.id, false, AbortOnDrop(ran)).await;
+        let error = match ran {
+            Ok(Ok(Ok(finding))) => {
+                return self.judged(scenario, env, finding, known_issue, started.elapsed()).await;
+            }
+            Ok(Ok(Err(e))) => format!("no verdict: {e}"),
+            Ok(Err(_)) => format!("no verdict: the scenario did not end within {} s", bound.as_secs()),
+            Err(panic) => format!("no verdict: the scenario ended in a panic: {panic}"),
+        };
+        CaseReport { known_issue, ..errored(scenario, &about, &error, started.elapsed()) }
+    }
+
+    async fn judged(
+        &self,
+        scenario: &Scenario,
+        env: &Arc<dyn Provisioned>,
+        finding: Finding,
+        known_issue: Option<case::Affecting>,
+        took: Duration,
+    ) -> CaseReport {
+        let about = env.about();
+        let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, known_issue.as_ref());
+        let delivered = outcome == Outcome::Passed;
+        let claims = if delivered { None } else { tokio::time::timeout(CLAIMS, env.claims()).await.ok() };
+        CaseReport {
+            outcome,
+            reason,
+            known_issue,
+            finding: Some(finding),
+            claims,
+            ..errored(scenario, about, "", took)
+        }
+    }
+}
+
+/// The longest that a case may take where its environment's pace says less.
+const CASE_BOUND: Duration = Duration::from_secs(60);
+/// How much longer the run waits for an environment than the environment's own waits.
+const GRACE: Duration = Duration::from_secs(30);
+/// The longest that the cluster may take to say what it thinks of itself.
+const CLAIMS: Duration = Duration::from_secs(15);
+/// The longest that taking an environment down may take.
+const DELETION: Duration = Duration::from_secs(180);
+/// The longest that gathering evidence may take.
+const GATHERING: Duration = Duration::from_secs(60);
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx)
+    }
+}

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use catwalk_harness::wait::{Probe, wait_for};
 use serial_test::file_serial;
 
 /// The longest wait for one step of a run.
@@ -56,12 +57,20 @@ fn engine() -> BTreeSet<String> {
 
 /// Waits until the engine shows a node of a run's cluster.
 fn wait_for_node(run: &mut Child) {
-    let started = Instant::now();
-    while !output("docker", &["ps", "--all", "--format", "{{.Names}}"]).contains("catwalk-") {
-        assert!(run.try_wait().unwrap().is_none(), "the run has ended before it had a node");
-        assert!(started.elapsed() < PATIENCE, "no node of the run");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let node = wait_for("a node of the run", deadline, Duration::from_millis(200), &|_, _| {}, || {
+        let there = output("docker", &["ps", "--all", "--format", "{{.Names}}"]).contains("catwalk-");
+        let ended = run.try_wait().unwrap();
+        async move {
+            match (there, ended) {
+                (true, _) => Probe::Done(()),
+                (false, Some(status)) => Probe::Never(format!("the run has ended: {status}")),
+                (false, None) => Probe::NotYet("none".to_owned()),
+            }
+        }
+    });
+    runtime.block_on(node).unwrap();
 }
 
 /// Somebody else's cluster, deleted when the test ends.

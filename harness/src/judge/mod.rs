@@ -150,9 +150,10 @@ fn past_port_forward(verdict: &Verdict) -> bool {
     )
 }
 
-/// The words with which the process ended, if it did.
+/// The words with which the process ended, if it did and no other has come up since.
 fn ended(log: &[String]) -> Option<String> {
-    log.iter().rev().find_map(|line| words::fatal(line))
+    let after_start = |line: &&String| !line.contains("Listening on ");
+    log.iter().rev().take_while(after_start).find_map(|line| words::fatal(line))
 }
 
 /// `host:port` without the port.

@@ -162,3 +162,19 @@ fn the_name_as_given_decides_why_nothing_resolved() {
     assert_eq!(asked(DnsAnswer::NoSuchName, failed()).kind(), "NameServerFailed");
     assert_eq!(asked(failed(), DnsAnswer::Unreachable("x".into())).kind(), "NameServerUnreachable");
 }
+
+/// Words that two layers may hide behind name neither, where our own dial cannot decide.
+#[test]
+fn ambiguous_words_alone_name_no_layer() {
+    let unknown = Dial { not_seen: Some("no such pod is running".into()), ..unresolved_dial() };
+    assert_eq!(judge(&sight(unknown, answer(200, FAILED), &[NX])).verdict.kind(), "TimedOut");
+}
+
+#[test]
+fn last_words_of_a_process_that_was_replaced_explain_nothing() {
+    let fatal = "2026-11-24 17:13:37.345 [FATAL][1] whisker-backend/app.go 36: x error=no key";
+    let started = "2026-11-24 17:13:38.438 [INFO][1] whisker-backend/app.go 65: Listening on :3002.";
+    let verdict = |log: &[&str]| judge(&sight(good_dial(), answer(502, "<html>"), log)).verdict;
+    assert_eq!(verdict(&[started, fatal]), Verdict::WhiskerNotRunning { reason: "no key".into() });
+    assert_eq!(verdict(&[fatal, started]).kind(), "WhiskerFailed");
+}

@@ -45,13 +45,12 @@ impl Admitted {
             .collect()
     }
 
-    /// The likeliest verdict of the set where it has one, its parameters filled from the dialled name where the words
-    /// leave them out.
+    /// The only verdict of the set, its parameters filled from the dialled name where the words leave them out; none
+    /// where several may be meant.
     pub fn only(&self, name: &str) -> Option<Verdict> {
         let name = name.to_owned();
         match self.0.as_slice() {
             [Member::Exactly(verdict)] => Some(verdict.clone()),
-            [Member::Any("NameNotFound"), ..] => Some(Verdict::NameNotFound { name }),
             [Member::Any("NameServerFailed")] => Some(Verdict::NameServerFailed { name }),
             [Member::Any("NameServerUnreachable")] => Some(Verdict::NameServerUnreachable { name }),
             [Member::Any("ConnectionRefused")] => Some(Verdict::ConnectionRefused),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 
 use super::api::{self, forward, forward_or_refusal, pods};
 use super::ready::{State, state};
-use super::reap;
+use super::{reap, traffic};
 use crate::environment::{
     About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
 };
@@ -26,8 +26,6 @@ use crate::report::write_whole;
 use crate::sight::Vantage;
 use crate::stage::{NoEnvironment, Provisioned, objects};
 
-const TRAFFIC: &str = "catwalk-traffic";
-const TRAFFIC_PORT: u16 = 8080;
 /// The kinds that the operator renders and that may name a domain.
 const RENDERED: [(&str, &str); 6] = [
     ("apps/v1", "Deployment"),
@@ -249,57 +247,12 @@ impl Environment for KindEnvironment {
     async fn send_traffic(&self) -> Result<(String, String), LookError> {
         let doing = "sending traffic";
         match &self.traffic {
-            Some(Ok(image)) => start_traffic(&self.client, image).await?,
+            Some(Ok(image)) => traffic::start(&self.client, image).await?,
             Some(Err(e)) => return Err(LookError::while_(doing)(e)),
             None => return Err(LookError::while_(doing)("calico-node does not see it here")),
         }
-        Ok((TRAFFIC.to_owned(), "client".to_owned()))
+        Ok((traffic::NAMESPACE.to_owned(), traffic::SENDER.to_owned()))
     }
-}
-
-/// Applies two pods of which one sends to the other, for as long as the cluster is there.
-pub(super) async fn start_traffic(client: &Client, image: &str) -> Result<(), LookError> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAFFIC}});
-    // By the Service's address the client can be started before the server has one of its own.
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": TRAFFIC},
-        "spec": {"selector": {"app": "server"}, "ports": [{"port": TRAFFIC_PORT}]},
-    });
-    api::apply(client, &[namespace, service.clone()], deadline, &|_, _| {}).await?;
-    let doing = "reading the Service catwalk-traffic/server";
-    let service = api::dynamic(client, &service)?.get("server").await.map_err(LookError::while_(doing))?;
-    let address = service.data.pointer("/spec/clusterIP").and_then(Value::as_str).unwrap_or_default();
-    let pods = [
-        traffic_pod(image, "server", &["serve", &TRAFFIC_PORT.to_string()]),
-        traffic_pod(image, "client", &["send", &format!("{address}:{TRAFFIC_PORT}")]),
-    ];
-    api::apply(client, &pods, deadline, &|_, _| {}).await
-}
-
-/// A pod that runs the project's own program and may do nothing else.
-fn traffic_pod(image: &str, name: &str, words: &[&str]) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": TRAFFIC, "labels": {"app": name}},
-        "spec": {
-            "automountServiceAccountToken": false,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": name,
-                "image": image,
-                "imagePullPolicy": "Never",
-                "args": words,
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "runAsNonRoot": true,
-                    "runAsUser": 10001,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-            }],
-        },
-    })
 }
 
 /// A TigeraStatus in one line: `Available`, `Available, Degraded: reason`, `Progressing`.

@@ -13,6 +13,7 @@ mod preflight;
 mod programs;
 mod ready;
 mod reap;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -314,7 +315,7 @@ impl Stage for Kind {
         };
         stopwatch.part("apply", false, applying).await?;
         if let Some(Ok(image)) = &traffic {
-            let started = environment::start_traffic(&client, image);
+            let started = traffic::start(&client, image);
             stopwatch.part("start traffic", false, started).await.map_err(no)?;
         }
         let ready = ready::goldmane_has_an_endpoint(&client, self.options.cni, deadline, &tell);

@@ -2,7 +2,7 @@
 //! reaped by it afterwards, also by another process.
 //!
 //! A ledger is a folder, one per run, below the user's state folder (XDG Base Directory, `XDG_STATE_HOME`). It holds
-//! empty files, one for each thing owned, and who runs.
+//! who runs, empty files, one for each thing owned, and the run's own files.
 
 use std::fs;
 use std::io;
@@ -54,12 +54,13 @@ pub enum Owned {
 }
 
 impl Owned {
+    /// Below a folder of their own: whatever else lies in the ledger's folder is nothing that the run owns.
     fn folder(self) -> &'static str {
         match self {
-            Self::Cluster => "clusters",
-            Self::Image => "images",
-            Self::Process => "processes",
-            Self::Kept => "kept",
+            Self::Cluster => "owned/clusters",
+            Self::Image => "owned/images",
+            Self::Process => "owned/processes",
+            Self::Kept => "owned/kept",
         }
     }
 }
@@ -243,6 +244,19 @@ mod tests {
         assert!(ledger.is_settled().unwrap());
         ledger.close().unwrap();
         assert!(Ledger::all(ledgers.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_the_run_is_not_taken_for_what_it_owns() {
+        let ledgers = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(ledgers.path()).unwrap();
+        for kind in [Owned::Cluster, Owned::Image, Owned::Process, Owned::Kept] {
+            // A folder of the run's own files may be called what any kind is called.
+            let name = kind.folder().rsplit('/').next().unwrap();
+            fs::create_dir_all(ledger.folder().join(name)).unwrap();
+            fs::write(ledger.folder().join(name).join(".tmp-standin.tar1"), "").unwrap();
+        }
+        assert!(ledger.is_settled().unwrap());
     }
 
     #[test]

@@ -157,6 +157,11 @@ impl Ledger {
         &self.folder
     }
 
+    /// A folder below it for large files that are of no use to anybody after the run.
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files")
+    }
+
     /// Whether the process that opened it still lives.
     pub fn owner_lives(&self) -> bool {
         fs::read(self.folder.join("owner.json"))

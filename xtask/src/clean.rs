@@ -5,7 +5,7 @@ use std::sync::Arc;
 use catwalk_harness::owner::ledgers_folder;
 use catwalk_harness::progress::Teller;
 use catwalk_harness::report::EXIT_LEFT_BEHIND;
-use catwalk_harness::stage::kind;
+use catwalk_harness::stage::reap;
 
 /// Options of `clean`.
 #[derive(clap::Args)]
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let teller = Teller::new("clean", Arc::new(|_| {}));
-    let reaped = kind::clean(&ledgers_folder(), args.kept, &teller).await?;
+    let reaped = reap::clean(&ledgers_folder(), args.kept, &teller).await?;
     for line in &reaped.removed {
         println!("removed {line}");
     }

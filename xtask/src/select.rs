@@ -6,7 +6,7 @@ use catwalk_fixtures::{ClusterDomain, DnsProfile, Release};
 use catwalk_harness::environment::About;
 use catwalk_harness::run::Group;
 use catwalk_harness::scenario::Scenario;
-use catwalk_harness::stage::kind::Configs;
+use catwalk_harness::stage::config::Configs;
 
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use catwalk_harness::look::Place;
 use catwalk_harness::progress::Teller;
 use catwalk_harness::scenario::Scenario;
 use catwalk_harness::stage::Stage;
-use catwalk_harness::stage::kind::Configs;
+use catwalk_harness::stage::config::Configs;
 use catwalk_harness::stage::lab::Lab;
 use catwalk_harness::timing::Stopwatch;
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -1,8 +1,16 @@
 //! Stages: where a Calico is stood up. Only here is anything known of Docker, kind or Kubernetes.
 
+mod api;
+mod calico;
+mod command;
+pub mod config;
+mod engine;
 pub mod kind;
 pub mod lab;
+mod manifests;
 pub mod objects;
+mod programs;
+pub mod reap;
 
 use std::path::Path;
 use std::sync::Arc;

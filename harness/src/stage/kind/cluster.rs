@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::environment::KindEnvironment;
 use super::images::Archive;
-use super::{Kind, api, command, config, corefile, images, no};
+use super::{Kind, corefile, images, no};
 use crate::environment::{About, Environment};
 use crate::owner::Owned;
 use crate::probe::dns;
 use crate::progress::Teller;
 use crate::sight::DnsAnswer;
-use crate::stage::NoEnvironment;
+use crate::stage::{NoEnvironment, api, command, config};
 use crate::wait::{Probe, wait_for};
 
 /// A file that goes with this value.
@@ -40,7 +40,7 @@ impl Kind {
         let mut config =
             options.configs.cluster(&about.domain, about.dns, options.cni, options.node_image.as_deref());
         if self.shared()?.info.local {
-            config::mount(&mut config, &images::folder(&options.ledger), images::IN_NODE);
+            config::mount(&mut config, &options.ledger.files(), images::IN_NODE);
         }
         let config = serde_json::to_vec(&config)
             .map_err(|e| NoEnvironment::because(format!("writing kind's configuration: {e}")))?;

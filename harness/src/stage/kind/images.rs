@@ -7,20 +7,15 @@ use std::sync::Arc;
 use catwalk_fixtures::Release;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::engine::{Engine, EngineInfo};
-use super::programs::Program;
 use crate::owner::Ledger;
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
+use crate::stage::engine::{Engine, EngineInfo};
+use crate::stage::programs::Program;
 
 /// Images of a release that no program of a default installation runs. One that is wrongly in this list costs time
 /// alone: the node then pulls it itself.
 const NOT_STARTED: [&str; 5] = ["envoy-", "guardian", "key-cert-provisioner", "windows", "istio-"];
-
-/// Where a run's archives lie: nothing else, since the nodes see it.
-pub(super) fn folder(ledger: &Ledger) -> PathBuf {
-    ledger.folder().join("images")
-}
 
 /// Where the nodes see it.
 pub(super) const IN_NODE: &str = "/catwalk-images";
@@ -111,7 +106,7 @@ impl Images {
         for image in &images {
             digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
         }
-        let path = folder(&self.ledger).join(format!("{key}.tar"));
+        let path = self.ledger.files().join(format!("{key}.tar"));
         teller.tell("saving the images into an archive", &format!("{} images", images.len()));
         self.engine.save(&self.ledger, &images, &self.info.platform, &path).await?;
         Ok(Archive { path, digests, traffic })

@@ -1,18 +1,12 @@
 //! kind: clusters with the domain that a case asks for, and Calico in them as its users get it.
 
-mod api;
 mod cluster;
-mod command;
-mod config;
 mod corefile;
-mod engine;
 mod environment;
+mod forward;
 mod images;
-mod manifests;
 mod preflight;
-mod programs;
 mod ready;
-mod reap;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,18 +19,18 @@ use async_trait::async_trait;
 use catwalk_fixtures::pki::Authority;
 use catwalk_fixtures::standin::operator;
 use catwalk_fixtures::{OPERATOR_SIGNER, Release};
-pub use config::{ClusterConfig, Cni, Configs};
-use engine::{Engine, EngineInfo};
 use environment::KindEnvironment;
 use futures::FutureExt;
 use images::Images;
 use kube::Client;
-use manifests::Manifests;
-pub use reap::{Reaped, clean};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{NoEnvironment, Provisioned, Stage};
+use super::calico::Calico;
+use super::config::{self, Cni, Configs};
+use super::engine::{self, Engine, EngineInfo};
+use super::manifests::{self, Manifests};
+use super::{NoEnvironment, Provisioned, Stage, api, programs, reap};
 use crate::environment::{About, LookError};
 use crate::owner::Ledger;
 use crate::progress::Teller;
@@ -139,7 +133,7 @@ impl Kind {
         }
         if self.options.cni == Cni::Calico {
             let until = deadline.min(Instant::now() + Duration::from_secs(120));
-            let policy = ready::whisker_has_its_policy(&env.client, until, teller);
+            let policy = ready::whisker_has_its_policy(&env.calico.client, until, teller);
             if !stopwatch.part("policy", true, policy).await {
                 let id = env.about.id();
                 lock(&self.not_covered)
@@ -226,7 +220,7 @@ impl Stage for Kind {
             return Err(complaints);
         }
         // The nodes mount it, so it is there before them.
-        std::fs::create_dir_all(images::folder(ledger))
+        std::fs::create_dir_all(ledger.files())
             .map_err(|e| one(NoEnvironment::because(format!("making a folder for images: {e}"))))?;
         let mut manifests = BTreeMap::new();
         for about in wanted {
@@ -338,10 +332,9 @@ impl Stage for Kind {
             about: about.clone(),
             cluster: cluster.clone(),
             ledger: self.options.ledger.clone(),
-            client,
+            calico: Calico::new(client),
             provenance,
             traffic,
-            authority: OnceCell::new(),
         };
         stopwatch.part("dns in force", true, self.dns_in_force(&env, deadline, teller)).await?;
         self.note_what_is_not_covered(&env, deadline, teller, stopwatch).await;

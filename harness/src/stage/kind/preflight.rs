@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::command::kind;
-use super::engine::EngineInfo;
 use crate::owner::Ledger;
 use crate::stage::NoEnvironment;
+use crate::stage::command::kind;
+use crate::stage::engine::EngineInfo;
 
 const GIB: u64 = 1 << 30;
 /// Memory that one cluster with Calico takes.

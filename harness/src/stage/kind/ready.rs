@@ -14,11 +14,11 @@ use kube::{Api, Client};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::api::{dynamic, pods};
-use super::config::Cni;
 use crate::environment::LookError;
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
+use crate::stage::api::{dynamic, pods};
+use crate::stage::config::Cni;
 use crate::wait::{Probe, Tell, wait_for};
 
 /// Seconds after which a ready node counts for an unschedulable pod.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::api;
 use crate::environment::LookError;
+use crate::stage::api;
 
 /// Their namespace.
 pub(super) const NAMESPACE: &str = "catwalk-traffic";

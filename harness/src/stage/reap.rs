@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::command;
 use super::engine::Engine;
-use super::images;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
@@ -35,11 +34,11 @@ pub(super) async fn reap(ledger: &Ledger, teller: &Teller) -> Vec<String> {
             Err(e) => left.push(format!("reading the ledger {}: {e}", ledger.folder().display())),
         }
     }
-    let images = images::folder(ledger);
-    if let Err(e) = std::fs::remove_dir_all(&images)
+    let files = ledger.files();
+    if let Err(e) = std::fs::remove_dir_all(&files)
         && e.kind() != std::io::ErrorKind::NotFound
     {
-        left.push(format!("{} is left: {e}", images.display()));
+        left.push(format!("{} is left: {e}", files.display()));
     }
     if ledger.is_settled().is_ok_and(|settled| settled)
         && let Err(e) = ledger.close()

@@ -1,0 +1,258 @@
+//! Calico as the API server of its cluster shows it: what the operator rendered, and what it says of itself.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
+use catwalk_fixtures::standin::operator::MODELLED_LABEL;
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList, pki};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::api::dynamic;
+use super::objects;
+use crate::environment::{LookError, WhiskerSide};
+
+/// The kinds that the operator renders and that may name a domain; a Secret by its certificates alone.
+const RENDERED: [(&str, &str); 14] = [
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "DaemonSet"),
+    ("apps/v1", "StatefulSet"),
+    ("batch/v1", "Job"),
+    ("batch/v1", "CronJob"),
+    ("v1", "Service"),
+    ("v1", "ConfigMap"),
+    ("v1", "ServiceAccount"),
+    ("v1", "Secret"),
+    ("v1", "Namespace"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("apiregistration.k8s.io/v1", "APIService"),
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+];
+/// The API group of the custom resources that own what the operator renders.
+const OWNERS: &str = "operator.tigera.io/";
+/// Lists read at once.
+const AT_ONCE: usize = 4;
+
+/// A Calico behind an API server.
+pub(super) struct Calico {
+    pub(super) client: Client,
+    authority: OnceCell<Authority>,
+}
+
+impl Calico {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, authority: OnceCell::new() }
+    }
+
+    /// An object of calico-system.
+    pub(super) async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Value, LookError> {
+        let object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": CALICO_NAMESPACE}});
+        let doing = format!("reading the {kind} {CALICO_NAMESPACE}/{name}");
+        let got =
+            dynamic(&self.client, &object)?.get(name).await.map_err(LookError::while_(doing.clone()))?;
+        serde_json::to_value(got).map_err(LookError::while_(doing))
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<(String, String), LookError> {
+        let doing = format!("reading the Secret {namespace}/{name}");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let data = api.get(name).await.map_err(LookError::while_(doing.clone()))?.data.unwrap_or_default();
+        let text = |key: &str| {
+            let bytes = data.get(key).ok_or_else(|| format!("it has no {key}"));
+            let text = bytes.and_then(|b| String::from_utf8(b.0.clone()).map_err(|e| e.to_string()));
+            text.map_err(LookError::while_(doing.clone()))
+        };
+        Ok((text("tls.crt")?, text("tls.key")?))
+    }
+
+    /// The container that dials Goldmane, and the name that it dials.
+    pub(super) async fn dialling_container(&self) -> Result<(String, String), LookError> {
+        let deployment = self.get("apps/v1", "Deployment", "whisker").await?;
+        let found = objects::container_with(&deployment, "GOLDMANE_HOST");
+        found.map(|(container, host)| (container.to_owned(), host.to_owned())).ok_or_else(|| LookError {
+            doing: "reading the Deployment calico-system/whisker".to_owned(),
+            why: "none of its containers has GOLDMANE_HOST".to_owned(),
+        })
+    }
+
+    /// The port behind a Service's first port: where its pods listen.
+    pub(super) async fn target_port(&self, service: &str) -> Result<u16, LookError> {
+        let service_object = self.get("v1", "Service", service).await?;
+        let port = service_object.pointer("/spec/ports/0").and_then(|port| {
+            port.get("targetPort")
+                .and_then(Value::as_u64)
+                .or_else(|| port.get("port").and_then(Value::as_u64))
+        });
+        port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| LookError {
+            doing: format!("reading the Service {CALICO_NAMESPACE}/{service}"),
+            why: "it has no port number".to_owned(),
+        })
+    }
+
+    /// Whisker's side of the link, with the search list of its resolver.
+    pub(super) async fn whisker_side(&self, search: SearchList) -> Result<WhiskerSide, LookError> {
+        let (_, goldmane_host) = self.dialling_container().await?;
+        let doing = "reading the ConfigMap calico-system/whisker-ca-bundle";
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), CALICO_NAMESPACE);
+        let bundle = maps.get("whisker-ca-bundle").await.map_err(LookError::while_(doing))?;
+        let trust = bundle.data.unwrap_or_default().into_values().collect::<Vec<_>>().join("\n");
+        let (certificate, key) = self.secret(CALICO_NAMESPACE, "whisker-backend-key-pair").await?;
+        Ok(WhiskerSide {
+            goldmane_host,
+            search,
+            trust,
+            identity: Identity::from_pem(&certificate, &key)
+                .map_err(LookError::while_("reading Whisker's certificate"))?,
+        })
+    }
+
+    /// Issues a certificate by the operator's own authority, whose key stays in memory.
+    pub(super) async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
+        let authority = self.authority.get_or_try_init(|| async {
+            let (certificate, key) = self.secret(OPERATOR_NAMESPACE, "tigera-ca-private").await?;
+            Authority::from_pem(&certificate, &key)
+                .map_err(LookError::while_("reading the operator's authority"))
+        });
+        authority.await?.issue(request).map_err(LookError::while_("issuing a certificate"))
+    }
+
+    /// Every Service, rendered or not, as `name.namespace`, with its address; none where it has none.
+    pub(super) async fn services(&self) -> Result<BTreeMap<String, Option<std::net::IpAddr>>, LookError> {
+        let services: Api<k8s_openapi::api::core::v1::Service> = Api::all(self.client.clone());
+        let list = services
+            .list(&ListParams::default())
+            .await
+            .map_err(LookError::while_("listing every Service"))?;
+        let one = |service: k8s_openapi::api::core::v1::Service| {
+            let name = format!(
+                "{}.{}",
+                service.metadata.name.unwrap_or_default(),
+                service.metadata.namespace.unwrap_or_default()
+            );
+            (name, service.spec.and_then(|spec| spec.cluster_ip?.parse().ok()))
+        };
+        Ok(list.items.into_iter().map(one).collect())
+    }
+
+    /// The objects that the operator rendered, in all namespaces: those that its custom resources own. Of a Secret
+    /// only its certificates are among them, as `certificates`, PEM by key.
+    pub(super) async fn rendered(&self) -> Result<Vec<Value>, LookError> {
+        let lists = futures::stream::iter(RENDERED)
+            .map(|(api_version, kind)| async move {
+                let types = json!({"apiVersion": api_version, "kind": kind});
+                let doing = format!("listing every {kind}");
+                let list = dynamic(&self.client, &types)?
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(LookError::while_(doing.clone()))?;
+                let objects = list.items.into_iter().map(|object| {
+                    let mut object = serde_json::to_value(object)?;
+                    object["apiVersion"] = json!(api_version);
+                    object["kind"] = json!(kind);
+                    Ok(object)
+                });
+                objects
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|e: serde_json::Error| LookError { doing, why: e.to_string() })
+            })
+            .buffered(AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        Ok(lists.into_iter().flatten().filter(is_rendered).map(certificates_alone).collect())
+    }
+
+    /// TigeraStatus by name, in a line each.
+    pub(super) async fn tigera_status(&self) -> BTreeMap<String, String> {
+        let types = json!({"apiVersion": "operator.tigera.io/v1", "kind": "TigeraStatus"});
+        let Ok(api) = dynamic(&self.client, &types) else { return BTreeMap::new() };
+        let Ok(list) = api.list(&ListParams::default()).await else { return BTreeMap::new() };
+        let line = |status: kube::api::DynamicObject| {
+            (status.metadata.name.clone().unwrap_or_default(), conditions(&status.data))
+        };
+        list.items.into_iter().map(line).collect()
+    }
+}
+
+/// Whether the operator, or the stand-in for it, made the object.
+fn is_rendered(object: &Value) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let is_owned = owners.into_iter().flatten().any(|owner| {
+        owner.get("apiVersion").and_then(Value::as_str).is_some_and(|version| version.starts_with(OWNERS))
+    });
+    is_owned || object["metadata"]["labels"][MODELLED_LABEL] == json!("true")
+}
+
+/// A Secret with its certificates in place of its data; another object as it is.
+fn certificates_alone(mut object: Value) -> Value {
+    if object["kind"] != json!("Secret") {
+        return object;
+    }
+    let mut certificates = serde_json::Map::new();
+    for (key, value) in object["data"].as_object().into_iter().flatten() {
+        let text = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) else { continue };
+        // Anything that is not wholly certificates may hold a key.
+        if !text.contains("PRIVATE KEY") && pki::certificates(&text).is_ok() {
+            certificates.insert(key.clone(), json!(text));
+        }
+    }
+    if let Some(object) = object.as_object_mut() {
+        object.remove("data");
+        object.insert("certificates".to_owned(), Value::Object(certificates));
+    }
+    object
+}
+
+/// A TigeraStatus in one line: `Available`, `Available, Degraded: reason`, `Progressing`.
+fn conditions(status: &Value) -> String {
+    let conditions = status.pointer("/status/conditions").and_then(Value::as_array);
+    let mut words: Vec<String> = conditions
+        .into_iter()
+        .flatten()
+        .filter(|c| c.get("status").and_then(Value::as_str) == Some("True"))
+        .map(|c| {
+            let text = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default();
+            if text("type") == "Degraded" {
+                format!("Degraded: {}", text("message"))
+            } else {
+                text("type").to_owned()
+            }
+        })
+        .collect();
+    words.sort();
+    if words.is_empty() { "says nothing".to_owned() } else { words.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_secret_nothing_but_certificates_is_seen() {
+        let authority = Authority::generate("x").unwrap();
+        let (certificate, key) = (authority.certificate_pem(), authority.key_pem());
+        let both = format!("{certificate}{}", *key);
+        let secret = json!({"kind": "Secret", "data": {
+            "tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(&*key),
+            "both": STANDARD.encode(both), "token": STANDARD.encode("abc"), "binary": STANDARD.encode([0xff]),
+        }});
+        let seen = certificates_alone(secret);
+        assert_eq!(seen, json!({"kind": "Secret", "certificates": {"tls.crt": certificate}}));
+    }
+
+    #[test]
+    fn what_a_user_made_is_not_rendered() {
+        let owned = json!({"metadata": {"ownerReferences": [{"apiVersion": "operator.tigera.io/v1"}]}});
+        let pod = json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1"}]}});
+        assert!(is_rendered(&owned) && !is_rendered(&pod) && !is_rendered(&json!({"metadata": {}})));
+        assert!(is_rendered(&json!({"metadata": {"labels": {MODELLED_LABEL: "true"}}})));
+    }
+}

@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
 use catwalk_fixtures::standin::operator::MODELLED_LABEL;
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList, pki};
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -37,8 +36,6 @@ const RENDERED: [(&str, &str); 14] = [
 ];
 /// The API group of the custom resources that own what the operator renders.
 const OWNERS: &str = "operator.tigera.io/";
-/// Lists read at once.
-const AT_ONCE: usize = 4;
 
 /// A Calico behind an API server.
 pub(super) struct Calico {
@@ -145,28 +142,22 @@ impl Calico {
     /// The objects that the operator rendered, in all namespaces: those that its custom resources own. Of a Secret
     /// only its certificates are among them, as `certificates`, PEM by key.
     pub(super) async fn rendered(&self) -> Result<Vec<Value>, LookError> {
-        let lists = futures::stream::iter(RENDERED)
-            .map(|(api_version, kind)| async move {
-                let types = json!({"apiVersion": api_version, "kind": kind});
-                let doing = format!("listing every {kind}");
-                let list = dynamic(&self.client, &types)?
-                    .list(&ListParams::default())
-                    .await
-                    .map_err(LookError::while_(doing.clone()))?;
-                let objects = list.items.into_iter().map(|object| {
-                    let mut object = serde_json::to_value(object)?;
-                    object["apiVersion"] = json!(api_version);
-                    object["kind"] = json!(kind);
-                    Ok(object)
-                });
-                objects
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|e: serde_json::Error| LookError { doing, why: e.to_string() })
-            })
-            .buffered(AT_ONCE)
-            .try_collect::<Vec<_>>()
-            .await?;
+        let lists = RENDERED.iter().map(|(api_version, kind)| self.list(api_version, kind));
+        let lists = futures::future::try_join_all(lists).await?;
         Ok(lists.into_iter().flatten().filter(is_rendered).map(certificates_alone).collect())
+    }
+
+    async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, LookError> {
+        let types = json!({"apiVersion": api_version, "kind": kind});
+        let doing = format!("listing every {kind}");
+        let list = dynamic(&self.client, &types)?.list(&ListParams::default()).await;
+        let objects = list.map_err(LookError::while_(doing.clone()))?.items.into_iter().map(|object| {
+            let mut object = serde_json::to_value(object).map_err(LookError::while_(doing.clone()))?;
+            object["apiVersion"] = json!(api_version);
+            object["kind"] = json!(kind);
+            Ok(object)
+        });
+        objects.collect()
     }
 
     /// TigeraStatus by name, in a line each.

@@ -40,12 +40,16 @@ pub struct About {
     pub stage: String,
     /// Whether stand-ins run in place of Calico's programs.
     pub modelled: bool,
+    /// Search domains of the host that resolv.conf has in front of the cluster's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_search: Vec<String>,
 }
 
 impl About {
     /// `v3.30.1-corp.internal-strict`: the environment's part of a case's id, and its folder's name.
     pub fn id(&self) -> String {
-        format!("{}-{}-{}", self.calico, self.domain, self.dns)
+        let search: String = self.host_search.iter().map(|domain| format!("+search-{domain}")).collect();
+        format!("{}-{}-{}{search}", self.calico, self.domain, self.dns)
     }
 }
 

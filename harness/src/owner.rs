@@ -49,18 +49,23 @@ pub enum Owned {
     Image,
     /// A child process, by process id and start.
     Process,
-    /// A kind cluster that stays on purpose.
-    Kept,
+    /// A control plane without nodes: every container and volume that is labelled with its name.
+    Plane,
+    /// A network in the engine, by name.
+    Network,
 }
 
 impl Owned {
-    /// Below a folder of their own: whatever else lies in the ledger's folder is nothing that the run owns.
+    /// Every kind, in the order in which they can be removed.
+    pub const ALL: [Self; 5] = [Self::Process, Self::Cluster, Self::Plane, Self::Network, Self::Image];
+
     fn folder(self) -> &'static str {
         match self {
-            Self::Cluster => "owned/clusters",
-            Self::Image => "owned/images",
-            Self::Process => "owned/processes",
-            Self::Kept => "owned/kept",
+            Self::Cluster => "clusters",
+            Self::Image => "images",
+            Self::Process => "processes",
+            Self::Plane => "planes",
+            Self::Network => "networks",
         }
     }
 }
@@ -104,6 +109,11 @@ pub struct Ledger {
     run: RunId,
     folder: PathBuf,
 }
+
+/// What is removed at the end of the run, in a folder of its own: other files of the ledger's folder own nothing.
+const OWNED: &str = "owned";
+/// What stays.
+const KEPT: &str = "kept";
 
 /// The folder of all ledgers: `$XDG_STATE_HOME/catwalk/runs`, else `~/.local/state/catwalk/runs`.
 pub fn ledgers_folder() -> PathBuf {
@@ -172,22 +182,45 @@ impl Ledger {
 
     /// Writes down a thing before it is created.
     pub fn enter(&self, kind: Owned, name: &str) -> io::Result<()> {
-        let folder = self.folder.join(kind.folder());
+        let folder = self.of(OWNED, kind);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(escape(name)), "")
     }
 
-    /// Strikes a thing out once it is gone.
-    pub fn strike(&self, kind: Owned, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(kind.folder()).join(escape(name))) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+    /// Notes that a thing stays on purpose when the run ends.
+    pub fn keep(&self, kind: Owned, name: &str) -> io::Result<()> {
+        let folder = self.of(KEPT, kind);
+        fs::create_dir_all(&folder)?;
+        fs::rename(self.of(OWNED, kind).join(escape(name)), folder.join(escape(name)))
     }
 
-    /// What is written down and not struck out.
+    /// Strikes a thing out once it is gone.
+    pub fn strike(&self, kind: Owned, name: &str) -> io::Result<()> {
+        for state in [OWNED, KEPT] {
+            match fs::remove_file(self.of(state, kind).join(escape(name))) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is written down, neither struck out nor kept.
     pub fn entries(&self, kind: Owned) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.folder.join(kind.folder())) {
+        Self::names(&self.of(OWNED, kind))
+    }
+
+    /// What stays on purpose.
+    pub fn kept(&self, kind: Owned) -> io::Result<Vec<String>> {
+        Self::names(&self.of(KEPT, kind))
+    }
+
+    fn of(&self, state: &str, kind: Owned) -> PathBuf {
+        self.folder.join(state).join(kind.folder())
+    }
+
+    fn names(folder: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e),
@@ -200,10 +233,10 @@ impl Ledger {
         Ok(names)
     }
 
-    /// Whether nothing is owned any more, kept clusters included.
+    /// Whether nothing is owned any more, nor kept.
     pub fn is_settled(&self) -> io::Result<bool> {
-        for kind in [Owned::Cluster, Owned::Image, Owned::Process, Owned::Kept] {
-            if !self.entries(kind)?.is_empty() {
+        for kind in Owned::ALL {
+            if !self.entries(kind)?.is_empty() || !self.kept(kind)?.is_empty() {
                 return Ok(false);
             }
         }
@@ -255,12 +288,24 @@ mod tests {
     fn a_file_of_the_run_is_not_taken_for_what_it_owns() {
         let ledgers = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(ledgers.path()).unwrap();
-        for kind in [Owned::Cluster, Owned::Image, Owned::Process, Owned::Kept] {
+        for kind in Owned::ALL {
             // A folder of the run's own files may be called what any kind is called.
-            let name = kind.folder().rsplit('/').next().unwrap();
-            fs::create_dir_all(ledger.folder().join(name)).unwrap();
-            fs::write(ledger.folder().join(name).join(".tmp-standin.tar1"), "").unwrap();
+            fs::create_dir_all(ledger.folder().join(kind.folder())).unwrap();
+            fs::write(ledger.folder().join(kind.folder()).join(".tmp-standin.tar1"), "").unwrap();
         }
+        assert!(ledger.is_settled().unwrap());
+    }
+
+    #[test]
+    fn what_is_kept_is_no_entry_and_not_settled() {
+        let ledgers = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(ledgers.path()).unwrap();
+        ledger.enter(Owned::Cluster, "catwalk-1").unwrap();
+        ledger.keep(Owned::Cluster, "catwalk-1").unwrap();
+        assert!(ledger.entries(Owned::Cluster).unwrap().is_empty());
+        assert_eq!(ledger.kept(Owned::Cluster).unwrap(), ["catwalk-1"]);
+        assert!(!ledger.is_settled().unwrap());
+        ledger.strike(Owned::Cluster, "catwalk-1").unwrap();
         assert!(ledger.is_settled().unwrap());
     }
 

@@ -43,6 +43,11 @@ pub enum GaveUp {
 /// Receives "what is waited for" and "what was last seen", whenever either changes.
 pub type Tell<'a> = &'a (dyn Fn(&str, &str) + Send + Sync);
 
+/// The pause of something that goes on until it is dropped, and so waits for nothing.
+pub async fn tick(every: Duration) {
+    tokio::time::sleep(every).await;
+}
+
 /// Probes until it is done, can never be, or the deadline has passed; a probe that hangs ends with the deadline.
 ///
 /// The first probe is made at once, the next `every` after the one before has ended.

@@ -16,6 +16,7 @@ use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::config::{Cni, Configs};
 use catwalk_harness::stage::kind::{Kind, KindOptions};
 use catwalk_harness::stage::lab::Lab;
+use catwalk_harness::stage::nodeless::{KUBERNETES, Nodeless, NodelessOptions, Substitutes};
 use clap::ValueEnum;
 use tokio::sync::watch;
 
@@ -25,7 +26,8 @@ use crate::show;
 /// Options of `e2e`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where to stand Calico up: `kind` on real clusters, `lab` with stand-ins in this process
+    /// Where to stand Calico up: `kind` on real clusters, `nodeless` on control planes without nodes, `lab` with
+    /// stand-ins in this process
     #[arg(long, value_enum, default_value_t = StageName::Kind)]
     stage: StageName,
     /// Cluster domain, may be repeated [default: those of kind-configs for the stage]
@@ -43,7 +45,7 @@ pub(crate) struct Args {
     /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Runs the project's stand-ins in place of Calico's programs (kind)
+    /// Runs the project's stand-ins in place of Calico's programs (kind, nodeless)
     #[arg(long)]
     standin: bool,
     /// What connects the pods (kind): `calico`, `kind` for kind's own, `none` for one that the node image brings
@@ -53,6 +55,19 @@ pub(crate) struct Args {
     /// Node image (kind) [default: kind's own]
     #[arg(long, value_name = "REF")]
     node_image: Option<String>,
+    /// Version of Kubernetes, of which the API server runs (nodeless)
+    #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
+    kubernetes: String,
+    /// Image in place of another, by the last part of its name: `goldmane=registry.example/mine:dev`, may be repeated
+    /// (nodeless)
+    #[arg(long, value_name = "NAME=REF", value_parser = image)]
+    image: Vec<(String, String)>,
+    /// Registry, with a path if need be, in place of that of every image (nodeless)
+    #[arg(long, value_name = "REGISTRY")]
+    registry: Option<String>,
+    /// Search domain of the host that resolv.conf has in front of the cluster's, may be repeated (nodeless)
+    #[arg(long, value_name = "DOMAIN")]
+    search: Vec<String>,
     /// Environments at once [default: by this machine's cores and memory]
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
@@ -76,6 +91,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StageName {
     Kind,
+    Nodeless,
     Lab,
 }
 
@@ -100,6 +116,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
     let (stage_name, modelled) = match args.stage {
         StageName::Lab => ("lab", true),
+        StageName::Nodeless => ("nodeless", args.standin),
         StageName::Kind => ("kind", args.standin),
     };
     refuse_idle_flags(&args)?;
@@ -107,6 +124,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         domains: args.domain.clone(),
         calico: args.calico.clone(),
         dns: args.dns.clone(),
+        host_search: args.search.clone(),
         scenarios: args.scenario.clone(),
     };
     let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
@@ -138,10 +156,26 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let timeout = Duration::from_secs(args.timeout);
     let ledger = match args.stage {
         StageName::Lab => None,
-        StageName::Kind => Some(Ledger::open(&ledgers_folder()).context("opening the run's ledger")?),
+        StageName::Kind | StageName::Nodeless => {
+            Some(Ledger::open(&ledgers_folder()).context("opening the run's ledger")?)
+        }
     };
     let stage: Arc<dyn Stage> = match &ledger {
         None => Arc::new(Lab::new(releases)),
+        Some(ledger) if args.stage == StageName::Nodeless => Arc::new(Nodeless::new(NodelessOptions {
+            configs,
+            releases,
+            manifests: args.manifests.clone(),
+            standin: args.standin,
+            kubernetes: args.kubernetes.clone(),
+            substitutes: Substitutes {
+                registry: args.registry.clone(),
+                images: args.image.iter().cloned().collect(),
+            },
+            ledger: ledger.clone(),
+            workspace: workspace.clone(),
+            timeout,
+        })),
         Some(ledger) => Arc::new(Kind::new(KindOptions {
             configs,
             releases,
@@ -261,20 +295,41 @@ async fn interruption() {
     }
 }
 
+/// `NAME=REF`
+fn image(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, reference)) if !name.is_empty() && !reference.is_empty() && !name.contains('/') => {
+            Ok((name.to_owned(), reference.to_owned()))
+        }
+        _ => Err("it takes NAME=REF, for example goldmane=registry.example/mine/goldmane:dev".to_owned()),
+    }
+}
+
 /// A flag that the stage would not look at is a mistake, and better said than ignored.
 fn refuse_idle_flags(args: &Args) -> Result<()> {
-    if args.stage == StageName::Kind {
-        return Ok(());
-    }
-    let idle = [
-        ("--manifests", args.manifests.is_some()),
-        ("--standin", args.standin),
-        ("--cni", args.cni.is_some()),
-        ("--node-image", args.node_image.is_some()),
+    let (kind, nodeless) = (args.stage == StageName::Kind, args.stage == StageName::Nodeless);
+    let flags = [
+        ("--manifests", args.manifests.is_some(), kind || nodeless),
+        ("--standin", args.standin, kind || nodeless),
+        ("--cni", args.cni.is_some(), kind),
+        ("--node-image", args.node_image.is_some(), kind),
+        ("--kubernetes", args.kubernetes != KUBERNETES, nodeless),
+        ("--image", !args.image.is_empty(), nodeless),
+        ("--registry", args.registry.is_some(), nodeless),
+        ("--search", !args.search.is_empty(), nodeless),
     ];
-    match idle.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => bail!("{flag} does nothing in the lab, where everything is a stand-in"),
-        None => Ok(()),
+    let idle = flags.into_iter().find(|(_, given, looked_at)| *given && !looked_at);
+    match (idle, args.stage) {
+        (None, _) => Ok(()),
+        (Some((flag, ..)), StageName::Lab) => {
+            bail!("{flag} does nothing in the lab, where everything is a stand-in")
+        }
+        (Some((flag, ..)), StageName::Kind) => {
+            bail!("{flag} does nothing on kind; it is for --stage nodeless")
+        }
+        (Some((flag, ..)), StageName::Nodeless) => {
+            bail!("{flag} does nothing on nodeless; it is for --stage kind")
+        }
     }
 }
 

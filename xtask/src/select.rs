@@ -17,6 +17,8 @@ pub(crate) struct Selection {
     pub(crate) calico: Vec<String>,
     /// DNS profiles; none means those of the configurations, or strict for a domain that the user names.
     pub(crate) dns: Vec<DnsProfile>,
+    /// Search domains of the host in front of the cluster's.
+    pub(crate) host_search: Vec<String>,
     /// Scenarios, by id or the beginning of one; none means all.
     pub(crate) scenarios: Vec<String>,
 }
@@ -33,7 +35,14 @@ pub(crate) fn groups(
     let mut groups = Vec::new();
     for calico in versions(&selection.calico, stage, releases)? {
         for (domain, dns) in domains(selection, stage, configs)? {
-            let about = About { calico: calico.clone(), domain, dns, stage: stage.to_owned(), modelled };
+            let about = About {
+                calico: calico.clone(),
+                domain,
+                dns,
+                stage: stage.to_owned(),
+                modelled,
+                host_search: selection.host_search.clone(),
+            };
             groups.push(Group { about, scenarios: scenarios.clone() });
         }
     }
@@ -166,6 +175,7 @@ mod tests {
             calico: words(&["3.30.1", "v3.30.1", "newest"]),
             dns: vec![DnsProfile::Dual],
             scenarios: words(&["stream-opens"]),
+            ..Selection::default()
         };
         let groups = select(selection, "kind").unwrap();
         let expected = ["v3.30.1-a.b-dual", "v3.30.1-c.d-dual", "v3.32.1-a.b-dual", "v3.32.1-c.d-dual"];

@@ -7,9 +7,7 @@ use testcontainers::bollard::Docker;
 use testcontainers::bollard::container::LogOutput;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecResults};
-use testcontainers::bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptionsBuilder,
-};
+use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use testcontainers::core::client::docker_client_instance;
 
 use super::command;
@@ -43,7 +41,7 @@ pub(super) struct EngineInfo {
     pub local: bool,
 }
 
-fn failed(doing: &str, error: &dyn std::fmt::Display) -> NoEnvironment {
+pub(super) fn failed(doing: &str, error: &dyn std::fmt::Display) -> NoEnvironment {
     NoEnvironment::because(format!("{doing}: {error}"))
 }
 
@@ -61,6 +59,16 @@ impl Engine {
         let version = docker.client_version();
         let api = [version.major_version, version.minor_version];
         Ok(Self { docker, api })
+    }
+
+    /// The connection.
+    pub(super) fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The version of the API that both speak.
+    pub(super) fn api(&self) -> [usize; 2] {
+        self.api
     }
 
     /// What it is.
@@ -171,21 +179,7 @@ impl Engine {
 
     /// The containers that are a kind cluster's nodes.
     pub(super) async fn nodes(&self, cluster: &str) -> Result<Vec<String>, NoEnvironment> {
-        let label = format!("io.x-k8s.kind.cluster={cluster}");
-        let filters = std::collections::HashMap::from([("label", vec![label])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = self
-            .docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|e| failed("listing a cluster's nodes", &e))?;
-        let mut names: Vec<String> = containers
-            .into_iter()
-            .filter_map(|container| container.names?.into_iter().next())
-            .map(|name| name.trim_start_matches('/').to_owned())
-            .collect();
-        names.sort();
-        Ok(names)
+        self.labelled("io.x-k8s.kind.cluster", cluster).await
     }
 
     /// Runs a program in a container and gives its output.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::command;
+use super::containers::PLANE_LABEL;
 use super::engine::Engine;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::progress::Teller;
@@ -21,7 +22,7 @@ const REMOVAL: Duration = Duration::from_secs(120);
 pub(super) async fn reap(ledger: &Ledger, teller: &Teller) -> Vec<String> {
     // Keys first: whatever else fails, none of kind's kubeconfigs stays.
     let mut left = remove_kubeconfigs(ledger);
-    for kind in [Owned::Process, Owned::Cluster, Owned::Image] {
+    for kind in Owned::ALL {
         match ledger.entries(kind) {
             Ok(names) => {
                 for name in names {
@@ -55,7 +56,17 @@ async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> 
             Owned::Process => end(name).await?,
             // What a run has not finished by itself may have been cut off in the making.
             Owned::Cluster => delete_half_made(ledger, name).await.map_err(text)?,
-            Owned::Kept => delete(ledger, name).await.map_err(text)?,
+            Owned::Plane => {
+                Engine::connect()
+                    .await
+                    .map_err(text)?
+                    .remove_labelled(PLANE_LABEL, name)
+                    .await
+                    .map_err(text)?;
+            }
+            Owned::Network => {
+                Engine::connect().await.map_err(text)?.remove_network(name).await.map_err(text)?
+            }
             Owned::Image => Engine::connect().await.map_err(text)?.remove_image(name).await.map_err(text)?,
         }
         ledger.strike(kind, name).map_err(|e| e.to_string())
@@ -140,16 +151,18 @@ pub async fn clean(ledgers: &Path, kept: bool, teller: &Teller) -> std::io::Resu
         }
         let mut left = Vec::new();
         let mut owned = Vec::new();
-        for cluster in ledger.entries(Owned::Kept)? {
-            if !kept {
-                reaped.spared.push(format!("run {run} keeps {cluster} on purpose; --kept deletes it"));
-            } else if let Err(why) = remove(&ledger, Owned::Kept, &cluster).await {
-                left.push(format!("cluster {cluster} is left: {why}"));
-            } else {
-                owned.push(format!("Cluster {cluster}"));
+        for kind in Owned::ALL {
+            for name in ledger.kept(kind)? {
+                if !kept {
+                    reaped.spared.push(format!("run {run} keeps {name} on purpose; --kept deletes it"));
+                } else if let Err(why) = remove(&ledger, kind, &name).await {
+                    left.push(format!("{kind:?} {name} is left: {why}"));
+                } else {
+                    owned.push(format!("{kind:?} {name}"));
+                }
             }
         }
-        for kind in [Owned::Process, Owned::Cluster, Owned::Image] {
+        for kind in Owned::ALL {
             owned.extend(ledger.entries(kind)?.into_iter().map(|name| format!("{kind:?} {name}")));
         }
         let only_kept = owned.is_empty() && !ledger.is_settled()?;

@@ -178,8 +178,7 @@ impl Provisioned for KindEnvironment {
 
 /// Marks a cluster as kept on purpose; how to use it.
 pub(super) fn keep(ledger: &Ledger, cluster: &str) -> String {
-    let kept = ledger.enter(Owned::Kept, cluster).and_then(|()| ledger.strike(Owned::Cluster, cluster));
-    if let Err(e) = kept {
+    if let Err(e) = ledger.keep(Owned::Cluster, cluster) {
         return format!("cluster {cluster} cannot be kept: writing the ledger: {e}");
     }
     format!(

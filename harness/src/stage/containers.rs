@@ -1,0 +1,414 @@
+//! Containers, volumes and networks in the engine, each labelled with its owner before it exists.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use futures::future::join_all;
+use testcontainers::bollard::API_DEFAULT_VERSION;
+use testcontainers::bollard::errors::Error;
+use testcontainers::bollard::models::{
+    HostConfig, Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkCreateRequest,
+    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use testcontainers::bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use testcontainers::core::client::docker_client_instance;
+use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+
+use super::NoEnvironment;
+use super::engine::{Engine, failed};
+use crate::owner::RunId;
+
+/// The label by which containers and volumes tell the control plane that owns them.
+pub(super) const PLANE_LABEL: &str = "dev.catwalk.plane";
+/// The first API in which a part of a volume can be mounted (Docker 26).
+const SUBPATH_SINCE: [usize; 2] = [1, 45];
+
+/// A container in the engine; it goes when this value does.
+pub(super) type Running = ContainerAsync<GenericImage>;
+
+/// A file for a volume.
+#[derive(Clone)]
+pub(super) struct VolumeFile {
+    /// Relative to the volume.
+    pub path: String,
+    /// Unix permissions.
+    pub mode: u32,
+    /// The owning group; the owner is root.
+    pub group: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// A volume at a path of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct VolumeMount {
+    pub volume: String,
+    pub path: String,
+    pub read_only: bool,
+    pub sub_path: Option<String>,
+}
+
+/// What a new container is to be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NewContainer {
+    pub name: String,
+    pub image: String,
+    /// The control plane that owns it.
+    pub plane: String,
+    /// A network's name, or `container:ID`.
+    pub network: String,
+    pub hostname: Option<String>,
+    /// In place of the image's entrypoint; empty leaves it.
+    pub command: Vec<String>,
+    /// In place of the image's arguments; empty leaves them where the entrypoint is left.
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub working_dir: Option<String>,
+    pub mounts: Vec<VolumeMount>,
+    pub privileged: bool,
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub security: Vec<String>,
+    pub read_only_root: bool,
+    /// Whether the engine starts it again whenever it ends.
+    pub restarts: bool,
+    /// TCP ports that this machine alone can reach, on ports that the engine chooses.
+    pub published: Vec<u16>,
+    /// A line of its output that is waited for.
+    pub ready_line: Option<String>,
+}
+
+/// How a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ContainerState {
+    pub running: bool,
+    pub exit_code: i64,
+    pub restarts: i64,
+    /// Its address on its network; none for one that shares another's.
+    pub address: Option<IpAddr>,
+    /// The port of this machine by published port.
+    pub published: BTreeMap<u16, u16>,
+}
+
+impl Engine {
+    /// Starts a container, through testcontainers.
+    ///
+    /// Volumes of memory are made as they are first mounted, so that no key lies on a disk.
+    pub(super) async fn start(&self, new: NewContainer) -> Result<Running, NoEnvironment> {
+        let doing = format!("starting container {}", new.name);
+        let (repository, tag) = split_reference(&new.image);
+        let mut image = GenericImage::new(repository, tag);
+        let mut command = new.command.iter();
+        if let Some(first) = command.next() {
+            image = image.with_entrypoint(first);
+        }
+        for port in &new.published {
+            image = image.with_exposed_port(port.tcp());
+        }
+        if let Some(line) = &new.ready_line {
+            image = image.with_wait_for(WaitFor::message_on_stdout(line));
+        }
+        let mut request = image
+            .with_cmd(command.chain(&new.args).cloned())
+            .with_container_name(&new.name)
+            .with_network(&new.network)
+            .with_label(PLANE_LABEL, &new.plane)
+            .with_privileged(new.privileged)
+            .with_readonly_rootfs(new.read_only_root);
+        for (name, value) in &new.env {
+            request = request.with_env_var(name, value);
+        }
+        if let Some(hostname) = &new.hostname {
+            request = request.with_hostname(hostname);
+        }
+        if let Some(user) = &new.user {
+            request = request.with_user(user);
+        }
+        if let Some(dir) = &new.working_dir {
+            request = request.with_working_dir(dir);
+        }
+        for capability in &new.add_capabilities {
+            request = request.with_cap_add(capability);
+        }
+        for capability in &new.drop_capabilities {
+            request = request.with_cap_drop(capability);
+        }
+        for option in &new.security {
+            request = request.with_security_opt(option);
+        }
+        let speaks_older = self.api_below_testcontainers();
+        let request = request.with_host_config_modifier(move |config| {
+            if speaks_older {
+                lower_version();
+            }
+            complete(config, &new);
+        });
+        request.start().await.map_err(|e| failed(&doing, &e))
+    }
+
+    /// Whether the engine does not know the version of the API that testcontainers begins with.
+    fn api_below_testcontainers(&self) -> bool {
+        let [major, minor] = self.api();
+        (major, minor) < (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version)
+    }
+
+    /// Whether a part of a volume can be mounted.
+    pub(super) fn mounts_parts(&self) -> bool {
+        self.api() >= SUBPATH_SINCE
+    }
+
+    /// Writes files into folders of a running container, by folder.
+    pub(super) async fn upload(
+        &self,
+        container: &str,
+        folders: &BTreeMap<String, Vec<VolumeFile>>,
+    ) -> Result<(), NoEnvironment> {
+        let doing = "writing files into a container";
+        let uploads =
+            folders.iter().filter(|(_, files)| !files.is_empty()).map(|(folder, files)| async move {
+                let bytes = archive(files).map_err(|e| failed(doing, &e))?;
+                let options = UploadToContainerOptionsBuilder::default().path(folder).build();
+                let body = testcontainers::bollard::body_full(bytes.into());
+                self.docker()
+                    .upload_to_container(container, Some(options), body)
+                    .await
+                    .map_err(|e| failed(doing, &e))
+            });
+        futures::future::try_join_all(uploads).await.map(drop)
+    }
+
+    /// How a container is; none if it is gone.
+    pub(super) async fn state(&self, container: &str) -> Result<Option<ContainerState>, NoEnvironment> {
+        let inspected = self.docker().inspect_container(container, None::<InspectContainerOptions>).await;
+        let inspected = match inspected {
+            Ok(inspected) => inspected,
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+            Err(e) => return Err(failed("looking at a container", &e)),
+        };
+        let state = inspected.state.unwrap_or_default();
+        let network = inspected.network_settings.unwrap_or_default();
+        let address =
+            network.networks.unwrap_or_default().into_values().find_map(|n| n.ip_address?.parse().ok());
+        let published = network.ports.unwrap_or_default().into_iter().filter_map(|(port, bindings)| {
+            let here = bindings?.into_iter().find_map(|binding| binding.host_port?.parse().ok())?;
+            Some((port.split('/').next()?.parse().ok()?, here))
+        });
+        Ok(Some(ContainerState {
+            running: state.running.unwrap_or_default(),
+            exit_code: state.exit_code.unwrap_or_default(),
+            restarts: inspected.restart_count.unwrap_or_default(),
+            address,
+            published: published.collect(),
+        }))
+    }
+
+    /// Starts a container again.
+    pub(super) async fn restart(&self, container: &str) -> Result<(), NoEnvironment> {
+        let restarted = self.docker().restart_container(container, None).await;
+        restarted.map_err(|e| failed(&format!("restarting {container}"), &e))
+    }
+
+    /// Everything that a container has said, both streams as they came.
+    pub(super) async fn logs(&self, container: &str) -> Result<String, NoEnvironment> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+        let parts: Vec<_> = self
+            .docker()
+            .logs(container, Some(options))
+            .try_collect()
+            .await
+            .map_err(|e| failed(&format!("reading the log of {container}"), &e))?;
+        let bytes: Vec<u8> = parts.into_iter().flat_map(|part| part.into_bytes()).collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Creates a network of a run.
+    pub(super) async fn create_network(&self, name: &str, run: &RunId) -> Result<(), NoEnvironment> {
+        let labels = HashMap::from([(super::engine::RUN_LABEL.to_owned(), run.to_string())]);
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            labels: Some(labels),
+            ..NetworkCreateRequest::default()
+        };
+        let created = self.docker().create_network(request).await;
+        created.map(drop).map_err(|e| {
+            NoEnvironment::with_fix(
+                format!("creating network {name}: {e}"),
+                "If the engine has no addresses left for another network, `docker network prune` removes unused ones",
+            )
+        })
+    }
+
+    /// Removes a network; one that is gone is removed.
+    pub(super) async fn remove_network(&self, name: &str) -> Result<(), NoEnvironment> {
+        match self.docker().remove_network(name).await {
+            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(e) => Err(failed(&format!("removing network {name}"), &e)),
+        }
+    }
+
+    /// Names of the containers that carry a label, running or not.
+    pub(super) async fn labelled(&self, label: &str, value: &str) -> Result<Vec<String>, NoEnvironment> {
+        let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let list = self.docker().list_containers(Some(options)).await;
+        let list = list.map_err(|e| failed("listing containers", &e))?;
+        let mut names: Vec<String> = list
+            .into_iter()
+            .filter_map(|container| container.names?.into_iter().next())
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes the containers and volumes that carry a label, until there are none.
+    pub(super) async fn remove_labelled(&self, label: &str, value: &str) -> Result<(), NoEnvironment> {
+        loop {
+            let containers = self.labelled(label, value).await?;
+            let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
+            let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+            let volumes = self.docker().list_volumes(Some(options)).await;
+            let volumes = volumes.map_err(|e| failed("listing volumes", &e))?.volumes.unwrap_or_default();
+            if containers.is_empty() && volumes.is_empty() {
+                return Ok(());
+            }
+            // A container that shares another's network may keep that one from going: then the next round has it.
+            join_all(containers.iter().map(|name| self.remove_container(name))).await;
+            let left = self.labelled(label, value).await?;
+            for name in left {
+                self.remove_container(&name).await?;
+            }
+            for volume in volumes {
+                let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+                match self.docker().remove_volume(&volume.name, Some(options)).await {
+                    Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                    Err(e) => return Err(failed(&format!("removing volume {}", volume.name), &e)),
+                }
+            }
+        }
+    }
+
+    /// Removes a container, running or not; one that is gone is removed.
+    pub(super) async fn remove_container(&self, name: &str) -> Result<(), NoEnvironment> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.docker().remove_container(name, Some(options)).await {
+            // 409: somebody else is removing it already.
+            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            Err(e) => Err(failed(&format!("removing container {name}"), &e)),
+        }
+    }
+
+    /// Removes volumes of which the containers are gone.
+    pub(super) async fn remove_volumes(&self, names: &[String]) -> Result<(), NoEnvironment> {
+        let removals = names.iter().map(|name| async move {
+            let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+            match self.docker().remove_volume(name, Some(options)).await {
+                Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+                Err(e) => Err(failed(&format!("removing volume {name}"), &e)),
+            }
+        });
+        futures::future::try_join_all(removals).await.map(drop)
+    }
+}
+
+/// testcontainers 0.28 begins with the newest version of the API and asks no engine which it knows. All its requests
+/// share one connection with its version, so it is lowered here: in the only hook between its connecting and its
+/// first request.
+fn lower_version() {
+    let lower = async {
+        if let Ok(docker) = docker_client_instance().await {
+            // An engine that does not answer says so to the request itself.
+            let _ = docker.negotiate_version().await;
+        }
+    };
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(lower));
+}
+
+/// What testcontainers has no words for.
+fn complete(config: &mut HostConfig, new: &NewContainer) {
+    let labels = HashMap::from([(PLANE_LABEL.to_owned(), new.plane.clone())]);
+    let memory = MountVolumeOptionsDriverConfig {
+        name: Some("local".to_owned()),
+        options: Some(HashMap::from([
+            ("type".to_owned(), "tmpfs".to_owned()),
+            ("device".to_owned(), "tmpfs".to_owned()),
+        ])),
+    };
+    let mounts = new.mounts.iter().map(|mount| Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(mount.volume.clone()),
+        target: Some(mount.path.clone()),
+        read_only: Some(mount.read_only),
+        volume_options: Some(MountVolumeOptions {
+            // What an image has at that path stays hidden, as under Kubernetes.
+            no_copy: Some(true),
+            labels: Some(labels.clone()),
+            driver_config: Some(memory.clone()),
+            subpath: mount.sub_path.clone(),
+        }),
+        ..Mount::default()
+    });
+    config.mounts = Some(mounts.collect());
+    config.group_add = Some(new.groups.clone());
+    config.publish_all_ports = Some(false);
+    let bindings = new.published.iter().map(|port| {
+        let here = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+        (format!("{port}/tcp"), Some(vec![here]))
+    });
+    config.port_bindings = Some(bindings.collect());
+    if new.restarts {
+        config.restart_policy =
+            Some(RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None });
+    }
+}
+
+/// `repository:tag`, or `repository@sha256:digest`, in two.
+fn split_reference(reference: &str) -> (&str, &str) {
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (reference, "latest"),
+    }
+}
+
+fn archive(files: &[VolumeFile]) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for file in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(file.bytes.len() as u64);
+        header.set_mode(file.mode);
+        header.set_uid(0);
+        header.set_gid(file.group);
+        tar.append_data(&mut header, &file.path, file.bytes.as_slice())?;
+    }
+    tar.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_split_where_its_tag_begins() {
+        assert_eq!(split_reference("registry.k8s.io/etcd:3.6.5-0"), ("registry.k8s.io/etcd", "3.6.5-0"));
+        assert_eq!(split_reference("localhost:5000/etcd"), ("localhost:5000/etcd", "latest"));
+        assert_eq!(split_reference("a/b@sha256:0f"), ("a/b@sha256", "0f"));
+    }
+
+    #[test]
+    fn files_keep_their_modes() {
+        let file = VolumeFile { path: "tls.key".into(), mode: 0o440, group: 10001, bytes: b"k".to_vec() };
+        let bytes = archive(&[file]).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let header = entry.header();
+        assert_eq!((header.mode().unwrap(), header.gid().unwrap()), (0o440, 10001));
+        assert_eq!(entry.path().unwrap().to_str(), Some("tls.key"));
+    }
+}

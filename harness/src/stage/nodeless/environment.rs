@@ -1,0 +1,202 @@
+//! A Calico whose operator, Goldmane and Whisker run, on a control plane without nodes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use catwalk_fixtures::pki::{Leaf, LeafRequest};
+use catwalk_fixtures::{CALICO_NAMESPACE, SearchList};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::Pool;
+use super::live::Live;
+use super::relay::Relay;
+use crate::environment::{
+    About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
+};
+use crate::report::write_whole;
+use crate::sight::Vantage;
+use crate::stage::Provisioned;
+use crate::stage::calico::Calico;
+use crate::stage::engine::Engine;
+
+/// One domain on a control plane.
+pub(super) struct NodelessEnvironment {
+    pub about: About,
+    pub calico: Calico,
+    pub engine: Engine,
+    pub provenance: BTreeMap<String, String>,
+    pub relay: Relay,
+    pub dns: IpAddr,
+    pub goldmane: IpAddr,
+    pub whisker: IpAddr,
+    /// The search list of Whisker's resolver, as its containers read it.
+    pub search: SearchList,
+    pub pool: Arc<Pool>,
+    pub live: Mutex<Option<Live>>,
+}
+
+impl NodelessEnvironment {
+    async fn open(&self, address: IpAddr, port: u16, what: &str) -> Result<Box<dyn Stream>, LookError> {
+        let failed = |why: &str| LookError { doing: format!("connecting to {what}"), why: why.to_owned() };
+        match self.relay.connect(SocketAddr::new(address, port)).await? {
+            Reached::Open(stream) => Ok(stream),
+            Reached::Refused => Err(failed("connection refused")),
+            Reached::TimedOut => Err(failed("connection timed out")),
+        }
+    }
+}
+
+#[async_trait]
+impl Environment for NodelessEnvironment {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn can(&self) -> Vec<Capability> {
+        vec![Capability::PushFlow, Capability::AskWhisker]
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            every: Duration::from_millis(200),
+            settle: Duration::from_millis(1500),
+            // A dial to an address that drops it is answered after 20 s.
+            answer: Duration::from_secs(30),
+            step: Duration::from_secs(5),
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    fn vantage(&self) -> Vantage {
+        Vantage::Beside
+    }
+
+    async fn whisker_side(&self) -> Result<WhiskerSide, LookError> {
+        self.calico.whisker_side(self.search.clone()).await
+    }
+
+    async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
+        self.open(self.dns, 53, "the DNS").await.map_err(|e| e.to_string())
+    }
+
+    async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
+        let (address, port) = match address {
+            Some(resolved) => resolved,
+            None => (self.goldmane, self.calico.target_port("goldmane").await?),
+        };
+        self.relay.connect(SocketAddr::new(address, port)).await
+    }
+
+    async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
+        self.calico.issue(request).await
+    }
+
+    async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
+        let port = self.calico.target_port("whisker").await?;
+        let stream = self.open(self.whisker, port, "Whisker").await?;
+        Ok(WhiskerDoor { stream, prefix: "/whisker-backend" })
+    }
+
+    async fn whisker_log(&self) -> Result<String, LookError> {
+        let (container, _) = self.calico.dialling_container().await?;
+        let doing = "reading Whisker's log";
+        let live = self.live.lock().await;
+        let id = live
+            .as_ref()
+            .and_then(|live| live.whisker.as_ref()?.pod.container(&container).map(str::to_owned));
+        drop(live);
+        let id = id.ok_or_else(|| LookError {
+            doing: doing.to_owned(),
+            why: format!("no container {container} runs"),
+        })?;
+        self.engine.logs(&id).await.map_err(LookError::while_(doing))
+    }
+
+    async fn rendered(&self) -> Result<Vec<Value>, LookError> {
+        self.calico.rendered().await
+    }
+
+    async fn claims(&self) -> Claims {
+        let mut claims = Claims { tigera_status: self.calico.tigera_status().await, ..Claims::default() };
+        if let Some(live) = self.live.lock().await.as_ref() {
+            for (name, started) in live.pods() {
+                let mut words =
+                    if super::kubelet::all_ready(&started.ready) { "Ready" } else { "not ready" }.to_owned();
+                for (container, id) in started.pod.containers() {
+                    if let Ok(Some(state)) = self.engine.state(id).await
+                        && (!state.running || state.restarts > 0)
+                    {
+                        words = format!("container {container}: {} restarts", state.restarts);
+                    }
+                }
+                claims.pods.insert(format!("{CALICO_NAMESPACE}/{name}"), words);
+            }
+        }
+        claims
+    }
+
+    async fn send_traffic(&self) -> Result<(String, String), LookError> {
+        Err(LookError { doing: "sending traffic".to_owned(), why: "no calico-node runs here".to_owned() })
+    }
+}
+
+#[async_trait]
+impl Provisioned for NodelessEnvironment {
+    fn environment(self: Arc<Self>) -> Arc<dyn Environment> {
+        self
+    }
+
+    async fn provenance(&self) -> BTreeMap<String, String> {
+        self.provenance.clone()
+    }
+
+    async fn collect(&self, folder: &Path) -> Vec<String> {
+        match self.live.lock().await.as_ref() {
+            Some(live) => collect(&self.engine, live, folder).await,
+            None => vec!["the pods' logs: they are gone".to_owned()],
+        }
+    }
+
+    async fn finish(&self) -> Result<(), String> {
+        let Some(live) = self.live.lock().await.take() else { return Ok(()) };
+        let plane = live.end().await.map_err(|e| e.to_string())?;
+        self.pool.give_back(plane).await;
+        Ok(())
+    }
+
+    async fn keep(&self) -> String {
+        match self.live.lock().await.take() {
+            Some(live) => self.pool.keep(live).await,
+            None => "nothing is left to keep".to_owned(),
+        }
+    }
+}
+
+/// Lines of a container's log that are gathered.
+const LOG_LINES: usize = 200;
+
+/// Writes the logs of the operator's, Goldmane's and Whisker's containers; what could not be gathered.
+pub(super) async fn collect(engine: &Engine, live: &Live, folder: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (name, started) in live.pods() {
+        for (container, id) in started.pod.containers() {
+            let file = format!("{name}.{container}.log");
+            let log = engine.logs(id).await.map_err(|e| e.to_string()).map(|text| {
+                let lines: Vec<&str> = text.lines().collect();
+                lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+            });
+            let written = log.and_then(|text| {
+                std::fs::create_dir_all(folder)
+                    .and_then(|()| write_whole(&folder.join(&file), text.as_bytes()))
+                    .map_err(|e| e.to_string())
+            });
+            missing.extend(written.err().map(|e| format!("{file}: {e}")));
+        }
+    }
+    missing
+}

@@ -1,0 +1,321 @@
+//! What runs of one domain: its DNS, its operator, its Goldmane and its Whisker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::images::ImageSource;
+use super::kubelet::{Kubelet, Started};
+use super::plane::Plane;
+use super::pod::{Pod, Setup};
+use super::spec::{self, Planned};
+use super::statuses;
+use crate::environment::{About, LookError, Reached};
+use crate::progress::Teller;
+use crate::stage::NoEnvironment;
+use crate::stage::calico::Calico;
+use crate::stage::containers::{VolumeFile, VolumeMount};
+use crate::stage::engine::Engine;
+use crate::timing::Stopwatch;
+use crate::wait::{Probe, wait_for};
+
+/// Restarts from which a program is believed not to run.
+const CRASHES: i64 = 2;
+
+/// One domain's programs, with the control plane that they run on.
+pub(super) struct Live {
+    pub plane: Plane,
+    pub dns: Option<Pod>,
+    pub operator: Option<Started>,
+    pub goldmane: Option<Started>,
+    pub whisker: Option<Started>,
+    /// What writes statuses.
+    statuses: JoinSet<()>,
+    running: Arc<Mutex<statuses::Running>>,
+}
+
+/// What a domain's programs are started with.
+pub(super) struct Order<'a> {
+    pub engine: &'a Engine,
+    pub about: &'a About,
+    pub images: &'a ImageSource,
+    /// The operator's Deployment, of the release's manifest; none with stand-ins.
+    pub operator: Option<&'a Deployment>,
+    pub not_carried_out: &'a Mutex<BTreeMap<String, BTreeSet<String>>>,
+    pub deadline: Instant,
+    pub teller: &'a Teller,
+    pub stopwatch: &'a Stopwatch,
+}
+
+impl Live {
+    pub(super) fn new(plane: Plane) -> Self {
+        Self {
+            plane,
+            dns: None,
+            operator: None,
+            goldmane: None,
+            whisker: None,
+            statuses: JoinSet::new(),
+            running: Arc::default(),
+        }
+    }
+
+    /// The pods that run, by name.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&'static str, &Started)> {
+        let pods = [("operator", &self.operator), ("goldmane", &self.goldmane), ("whisker", &self.whisker)];
+        pods.into_iter().filter_map(|(name, pod)| Some((name, pod.as_ref()?)))
+    }
+
+    /// Starts the operator, which renders by its resolv.conf, and lets it go on.
+    pub(super) async fn start_operator(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
+        let setup = Setup {
+            name: format!("catwalk-{}-{}-dns", self.plane.name, self.plane.served),
+            plane: self.plane.name.clone(),
+            network: self.plane.network.clone(),
+            sandbox_image: self.plane.images.own.clone(),
+            hostname: "dns".to_owned(),
+            volumes: BTreeMap::from([(DNS_VOLUME.to_owned(), Vec::new())]),
+            ..Setup::default()
+        };
+        let dns = Pod::create(order.engine, setup).await?;
+        let address = dns.address;
+        self.dns = Some(dns);
+        let Some(deployment) = order.operator else { return Ok(()) };
+        let template = deployment.spec.as_ref().map(|spec| &spec.template).cloned().unwrap_or_default();
+        let name = deployment.metadata.name.clone().unwrap_or_default();
+        let started = self.kubelet(order, address).start(OPERATOR_NAMESPACE, &name, &template).await?;
+        self.operator = Some(started);
+        let (client, running) = (self.plane.client.clone(), self.running.clone());
+        self.statuses.spawn(statuses::write(client, move || {
+            running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }));
+        Ok(())
+    }
+
+    fn kubelet<'a>(&'a self, order: &'a Order<'_>, dns: IpAddr) -> Kubelet<'a> {
+        Kubelet {
+            engine: order.engine,
+            plane: &self.plane,
+            images: order.images,
+            domain: &order.about.domain,
+            host_search: &order.about.host_search,
+            dns,
+            not_carried_out: order.not_carried_out,
+        }
+    }
+
+    /// Waits until the operator has rendered both Deployments with all that they refer to, and their Services.
+    pub(super) async fn rendered(&self, order: &Order<'_>) -> Result<[Deployment; 2], NoEnvironment> {
+        let tell = order.teller.as_tell();
+        let every = Duration::from_millis(150);
+        wait_for("what the operator renders", order.deadline, every, &tell, || async {
+            if let Some(why) = self.operator_crashes(order.engine).await {
+                return Probe::Never(why);
+            }
+            match tokio::try_join!(self.whole("goldmane"), self.whole("whisker")) {
+                Ok((goldmane, whisker)) => Probe::Done([goldmane, whisker]),
+                Err(why) => Probe::NotYet(format!("{why}{}", self.operator_says(order.engine).await)),
+            }
+        })
+        .await
+        .map_err(|e| NoEnvironment::because(e.to_string()))
+    }
+
+    /// A Deployment of calico-system, if all that its pods refer to is there.
+    async fn whole(&self, name: &str) -> Result<Deployment, LookError> {
+        let client = &self.plane.client;
+        let missing =
+            |what: String| LookError { doing: format!("waiting for {name}"), why: format!("no {what} yet") };
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        let got = deployments.get_opt(name).await.map_err(LookError::while_("reading a Deployment"))?;
+        let deployment = got.ok_or_else(|| missing(format!("Deployment {name}")))?;
+        let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let (maps, secrets) = template.map(spec::refers_to).unwrap_or_default();
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        for map in maps {
+            let got = api.get_opt(&map).await.map_err(LookError::while_("reading a ConfigMap"))?;
+            got.ok_or_else(|| missing(format!("ConfigMap {map}")))?;
+        }
+        let api: Api<Secret> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        for secret in secrets {
+            let got = api.get_opt(&secret).await.map_err(LookError::while_("reading a Secret"))?;
+            got.ok_or_else(|| missing(format!("Secret {secret}")))?;
+        }
+        let api: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        let got = api.get_opt(name).await.map_err(LookError::while_("reading a Service"))?;
+        got.ok_or_else(|| missing(format!("Service {name}")))?;
+        Ok(deployment)
+    }
+
+    async fn operator_crashes(&self, engine: &Engine) -> Option<String> {
+        let operator = self.operator.as_ref()?;
+        for (name, id) in operator.pod.containers() {
+            let state = engine.state(id).await.ok()??;
+            if state.restarts >= CRASHES {
+                return Some(format!(
+                    "container {name} ended {} times, last with {}{}",
+                    state.restarts,
+                    state.exit_code,
+                    self.operator_says(engine).await
+                ));
+            }
+        }
+        None
+    }
+
+    /// The last complaint in the operator's log.
+    async fn operator_says(&self, engine: &Engine) -> String {
+        let Some(operator) = &self.operator else { return String::new() };
+        for (_, id) in operator.pod.containers() {
+            let log = engine.logs(id).await.unwrap_or_default();
+            let complaint = log.lines().rev().find(|line| {
+                line.contains("\"level\":\"error\"") || line.contains("panic") || line.contains("forbidden")
+            });
+            if let Some(line) = complaint {
+                let line: String = line.chars().take(300).collect();
+                return format!("; the operator says: {line}");
+            }
+        }
+        String::new()
+    }
+
+    /// Starts Goldmane and Whisker from what was rendered, and the DNS that knows where they are.
+    pub(super) async fn start_pods(
+        &mut self,
+        order: &Order<'_>,
+        [goldmane, whisker]: &[Deployment; 2],
+    ) -> Result<(), NoEnvironment> {
+        let dns = self
+            .dns
+            .as_ref()
+            .map(|dns| dns.address)
+            .ok_or_else(|| NoEnvironment::because("there is no DNS"))?;
+        let kubelet = self.kubelet(order, dns);
+        let start = |name: &'static str, deployment: &Deployment| {
+            let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+            let kubelet = &kubelet;
+            async move { kubelet.start(CALICO_NAMESPACE, name, &template).await }
+        };
+        let (goldmane, whisker) = tokio::try_join!(start("goldmane", goldmane), start("whisker", whisker))?;
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).extend([
+            (format!("{CALICO_NAMESPACE}/goldmane"), goldmane.ready.clone()),
+            (format!("{CALICO_NAMESPACE}/whisker"), whisker.ready.clone()),
+        ]);
+        self.goldmane = Some(goldmane);
+        self.whisker = Some(whisker);
+        self.start_dns(order).await
+    }
+
+    async fn start_dns(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
+        let file = self.zone(order.about).await?;
+        let own = self.plane.images.own.clone();
+        let Some(dns) = &mut self.dns else { return Ok(()) };
+        dns.write(&BTreeMap::from([(DNS_VOLUME.to_owned(), vec![file])])).await?;
+        let planned = Planned {
+            name: "dns".to_owned(),
+            args: vec!["dns".to_owned(), format!("/{DNS_VOLUME}/{DNS_FILE}")],
+            mounts: vec![VolumeMount {
+                volume: DNS_VOLUME.to_owned(),
+                path: format!("/{DNS_VOLUME}"),
+                read_only: true,
+                sub_path: None,
+            }],
+            ..Planned::default()
+        };
+        dns.run(&planned, &own, true).await
+    }
+
+    /// What the DNS is to serve: the Services that exist, those of pods that run at the pods' addresses.
+    async fn zone(&self, about: &About) -> Result<VolumeFile, NoEnvironment> {
+        let calico = Calico::new(self.plane.client.clone());
+        let mut services = BTreeMap::new();
+        for (name, address) in calico.services().await.map_err(super::no)? {
+            services.extend(address.map(|address| (name, address)));
+        }
+        for (name, started) in self.pods() {
+            services.entry(format!("{name}.{CALICO_NAMESPACE}")).and_modify(|at| *at = started.pod.address);
+        }
+        let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
+        let bytes = serde_json::to_vec(&zone).map_err(|e| NoEnvironment::because(e.to_string()))?;
+        Ok(VolumeFile { path: DNS_FILE.to_owned(), mode: 0o644, group: 0, bytes })
+    }
+
+    /// Waits until Goldmane and Whisker listen, or crash: the cases find out why.
+    pub(super) async fn listens(&self, order: &Order<'_>, calico: &Calico) -> Result<(), NoEnvironment> {
+        let tell = order.teller.as_tell();
+        let every = Duration::from_millis(100);
+        let ports = tokio::try_join!(calico.target_port("goldmane"), calico.target_port("whisker"));
+        let (goldmane, whisker) = ports.map_err(super::no)?;
+        wait_for("Goldmane and Whisker to listen", order.deadline, every, &tell, || async {
+            for (name, started, port) in
+                [("goldmane", &self.goldmane, goldmane), ("whisker", &self.whisker, whisker)]
+            {
+                let Some(started) = started else { continue };
+                if let Reached::Open(_) =
+                    match self.plane.relay.connect((started.pod.address, port).into()).await {
+                        Ok(reached) => reached,
+                        Err(e) => return Probe::NotYet(e.to_string()),
+                    }
+                {
+                    continue;
+                }
+                let mut crashed = false;
+                for (_, id) in started.pod.containers() {
+                    let state = order.engine.state(id).await.ok().flatten();
+                    crashed |= state.is_none_or(|state| state.restarts >= CRASHES);
+                }
+                if !crashed {
+                    return Probe::NotYet(format!("{name} does not listen at {port} yet"));
+                }
+            }
+            Probe::Done(())
+        })
+        .await
+        .map_err(|e| NoEnvironment::because(e.to_string()))
+    }
+
+    /// Ends what runs of the domain; the control plane that is left.
+    pub(super) async fn end(mut self) -> Result<Plane, NoEnvironment> {
+        self.statuses.shutdown().await;
+        if let Some(operator) = &self.operator {
+            operator.pod.stop().await;
+        }
+        let started = [self.operator, self.goldmane, self.whisker].into_iter().flatten().map(|s| s.pod);
+        let pods = started.chain(self.dns).map(Pod::end);
+        futures::future::try_join_all(pods).await?;
+        Ok(self.plane)
+    }
+
+    /// Leaves everything standing.
+    pub(super) fn keep(self) -> Plane {
+        for started in [self.operator, self.goldmane, self.whisker].into_iter().flatten() {
+            started.pod.keep();
+        }
+        if let Some(dns) = self.dns {
+            dns.keep();
+        }
+        self.plane
+    }
+}
+
+/// The volume and the file that the DNS reads.
+const DNS_VOLUME: &str = "zone";
+const DNS_FILE: &str = "zone.json";
+
+/// The custom resources of a release without those that cannot do anything here.
+pub(super) fn custom_resources(resources: &[Value], patch: &Value) -> Vec<Value> {
+    let mut resources: Vec<Value> =
+        resources.iter().filter(|resource| resource["kind"] != json!("APIServer")).cloned().collect();
+    for resource in resources.iter_mut().filter(|resource| resource["kind"] == json!("Installation")) {
+        crate::stage::config::merge(resource, patch);
+    }
+    resources
+}

@@ -1,0 +1,460 @@
+//! nodeless: the real operator, Goldmane and Whisker on a control plane without nodes. What breaks under a cluster
+//! domain is decided by these three programs, and none of them needs a node; so a domain costs seconds.
+
+mod environment;
+mod images;
+mod kubelet;
+mod live;
+mod plane;
+mod pod;
+mod relay;
+mod reset;
+mod spec;
+mod statuses;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use catwalk_fixtures::pki::Authority;
+use catwalk_fixtures::standin::operator;
+use catwalk_fixtures::{OPERATOR_SIGNER, Release};
+pub use images::Substitutes;
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::calico::Calico;
+use super::config::Configs;
+use super::engine::{self, Engine, EngineInfo};
+use super::manifests::{self, Manifests};
+use super::programs::Program;
+use super::{NoEnvironment, Provisioned, Stage, api, reap};
+use crate::environment::{About, LookError};
+use crate::owner::{Ledger, Owned};
+use crate::progress::Teller;
+use crate::timing::Stopwatch;
+use environment::NodelessEnvironment;
+use images::ImageSource;
+use live::{Live, Order};
+use plane::Plane;
+
+/// The API server's image without its version.
+const API_SERVER: &str = "registry.k8s.io/kube-apiserver";
+/// The etcd of Kubernetes v1.34 (kubeadm, `constants.DefaultEtcdVersion`); newer API servers work with it too.
+const ETCD: &str = "registry.k8s.io/etcd:3.6.5-0";
+/// The version of Kubernetes that is run when nobody says otherwise.
+pub const KUBERNETES: &str = "v1.34.4";
+/// Control planes at once, whatever the machine: each run's network is one of the few that an engine has addresses for.
+const MOST: usize = 8;
+
+/// What the stage is told.
+pub struct NodelessOptions {
+    /// For the Installation's patch.
+    pub configs: Configs,
+    /// The releases that can be asked for.
+    pub releases: Vec<Release>,
+    /// A folder with manifests; without it they are downloaded.
+    pub manifests: Option<PathBuf>,
+    /// Whether the project's stand-ins run in place of Calico's programs.
+    pub standin: bool,
+    /// The API server's version, `v1.34.4`.
+    pub kubernetes: String,
+    /// Images in place of others.
+    pub substitutes: Substitutes,
+    /// The run's ledger.
+    pub ledger: Ledger,
+    /// This project's folder, from which its own programs are built.
+    pub workspace: PathBuf,
+    /// The longest that one environment may take to stand.
+    pub timeout: Duration,
+}
+
+/// The stage.
+pub struct Nodeless {
+    options: NodelessOptions,
+    shared: OnceCell<Shared>,
+    pool: Arc<Pool>,
+    /// Environments that could not be had, until they are taken down.
+    half_made: Mutex<BTreeMap<String, Live>>,
+    /// What of the pods' specifications is not carried out, by pod.
+    not_carried_out: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    not_covered: Mutex<BTreeSet<String>>,
+}
+
+/// What the environments of a run share.
+struct Shared {
+    engine: Engine,
+    info: EngineInfo,
+    network: String,
+    images: ImageSource,
+    plane_images: plane::Images,
+    /// By Calico version; none with stand-ins.
+    manifests: BTreeMap<String, OnceCell<Manifests>>,
+    files: BTreeMap<String, manifests::Files>,
+}
+
+/// The control planes of a run that serve no domain now.
+pub(super) struct Pool {
+    ledger: Ledger,
+    idle: tokio::sync::Mutex<Vec<Plane>>,
+    started: AtomicUsize,
+    kinds: OnceCell<reset::Kinds>,
+}
+
+impl Pool {
+    /// One of that release; one of another is ended for it, so that they do not become more.
+    async fn take(&self, calico: &str) -> Result<Option<Plane>, NoEnvironment> {
+        let mut idle = self.idle.lock().await;
+        if let Some(at) = idle.iter().position(|plane| plane.calico == calico) {
+            return Ok(Some(idle.swap_remove(at)));
+        }
+        let other = idle.pop();
+        drop(idle);
+        if let Some(other) = other {
+            end_plane(&self.ledger, other).await?;
+        }
+        Ok(None)
+    }
+
+    async fn give_back(&self, plane: Plane) {
+        self.idle.lock().await.push(plane);
+    }
+
+    /// Leaves a domain's programs standing on purpose; how to use them.
+    async fn keep(&self, live: Live) -> String {
+        let Plane { name, network, pod, images, .. } = live.keep();
+        pod.keep();
+        let kept = self.ledger.keep(Owned::Plane, &name);
+        // Others of this run may be kept too.
+        let _ = self.ledger.keep(Owned::Network, &network);
+        let _ = self.ledger.keep(Owned::Image, &images.own);
+        match kept {
+            Ok(()) => format!(
+                "kept: the containers of control plane {name}. `docker ps --filter label=dev.catwalk.plane={name}` \
+                 lists them; `cargo xtask clean --kept` removes them"
+            ),
+            Err(e) => format!("control plane {name} cannot be kept: writing the ledger: {e}"),
+        }
+    }
+}
+
+async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
+    let name = plane.name.clone();
+    plane.pod.end().await?;
+    ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
+}
+
+fn no(error: LookError) -> NoEnvironment {
+    NoEnvironment::because(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Nodeless {
+    /// The stage with its options.
+    pub fn new(options: NodelessOptions) -> Self {
+        let pool = Pool {
+            ledger: options.ledger.clone(),
+            idle: Default::default(),
+            started: AtomicUsize::new(0),
+            kinds: OnceCell::new(),
+        };
+        Self {
+            options,
+            shared: OnceCell::new(),
+            pool: Arc::new(pool),
+            half_made: Mutex::default(),
+            not_carried_out: Mutex::default(),
+            not_covered: Mutex::default(),
+        }
+    }
+
+    fn release(&self, calico: &str) -> Result<&Release, NoEnvironment> {
+        self.options.releases.iter().find(|release| release.calico == calico).ok_or_else(|| {
+            NoEnvironment::because(format!("Calico {calico} is in no table: fixtures/data/releases.json"))
+        })
+    }
+
+    fn shared(&self) -> Result<&Shared, NoEnvironment> {
+        self.shared.get().ok_or_else(|| NoEnvironment::because("the stage was not prepared"))
+    }
+
+    async fn manifests(&self, calico: &str) -> Result<Option<&Manifests>, NoEnvironment> {
+        let shared = self.shared()?;
+        let (Some(cell), Some(files)) = (shared.manifests.get(calico), shared.files.get(calico)) else {
+            return Ok(None);
+        };
+        cell.get_or_try_init(|| files.clone().parse()).await.map(Some)
+    }
+
+    /// A control plane of that release, in the state that it has before the operator runs.
+    async fn plane(
+        &self,
+        calico: &str,
+        deadline: Instant,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Plane, NoEnvironment> {
+        let shared = self.shared()?;
+        if let Some(mut plane) = self.pool.take(calico).await? {
+            teller.tell("clearing a control plane", "");
+            let kinds = self.kinds(&plane).await?;
+            let reset = async { kinds.reset(&plane.client, &plane.baseline).await.map_err(no) };
+            stopwatch.part("reset", false, reset).await?;
+            plane.served += 1;
+            return Ok(plane);
+        }
+        teller.tell("starting a control plane", "");
+        let number = self.pool.started.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", self.options.ledger.run());
+        let starting = async {
+            let plane = Plane::start(
+                &shared.engine,
+                &self.options.ledger,
+                name,
+                shared.network.clone(),
+                shared.plane_images.clone(),
+                calico.to_owned(),
+            );
+            let (plane, manifests) = tokio::try_join!(plane, self.manifests(calico))?;
+            plane.ready(&shared.engine, deadline, teller).await?;
+            Ok::<_, NoEnvironment>((plane, manifests))
+        };
+        let (mut plane, manifests) = stopwatch.part("control plane", true, starting).await?;
+        let tell = teller.as_tell();
+        let applying = async {
+            let mut objects = vec![plane::node()];
+            if let Some(manifests) = manifests {
+                teller.tell("applying Calico's CRDs", "");
+                api::apply(&plane.client, &manifests.crds, deadline, &tell).await.map_err(no)?;
+                objects.extend(manifests.operator.iter().filter(|object| !is_deployment(object)).cloned());
+            }
+            api::apply(&plane.client, &objects, deadline, &tell).await.map_err(no)?;
+            let kinds = self.kinds(&plane).await?;
+            plane.baseline = kinds.keys(&plane.client).await.map_err(no)?;
+            Ok::<_, NoEnvironment>(())
+        };
+        stopwatch.part("apply CRDs", false, applying).await?;
+        Ok(plane)
+    }
+
+    async fn kinds(&self, plane: &Plane) -> Result<&reset::Kinds, NoEnvironment> {
+        self.pool.kinds.get_or_try_init(|| reset::Kinds::discover(&plane.client)).await.map_err(no)
+    }
+
+    /// What the operator is asked for, or what its stand-in renders.
+    async fn apply(&self, order: &Order<'_>, plane: &Plane) -> Result<(), NoEnvironment> {
+        let about = order.about;
+        let tell = order.teller.as_tell();
+        let objects = if self.options.standin {
+            let authority = Authority::generate(OPERATOR_SIGNER)
+                .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
+            operator::render(self.release(&about.calico)?, &about.domain, &authority, &plane.images.own)
+                .map_err(|e| NoEnvironment::because(format!("rendering the stand-in's objects: {e}")))?
+        } else {
+            let manifests = self.manifests(&about.calico).await?;
+            let resources = manifests.map(|m| m.custom_resources.as_slice()).unwrap_or_default();
+            let patch = self.options.configs.installation(&about.domain, about.dns);
+            live::custom_resources(resources, &patch)
+        };
+        api::apply(&plane.client, &objects, order.deadline, &tell).await.map_err(no)
+    }
+
+    /// Everything from a cleared control plane to a Goldmane that listens.
+    async fn stand_up(&self, live: &mut Live, order: &Order<'_>) -> Result<(), NoEnvironment> {
+        let stopwatch = order.stopwatch;
+        order.teller.tell("starting the operator", "");
+        let (applied, started) = {
+            // The custom resources and the operator's containers have nothing to wait for in each other.
+            let applying = self.apply(order, &live.plane);
+            stopwatch.part("apply", false, applying).await?;
+            ((), stopwatch.part("start operator", false, live.start_operator(order)).await?)
+        };
+        let ((), ()) = (applied, started);
+        let rendered = stopwatch.part("rendered", true, live.rendered(order)).await?;
+        order.teller.tell("starting Goldmane and Whisker", "");
+        stopwatch.part("start pods", false, live.start_pods(order, &rendered)).await?;
+        let calico = Calico::new(live.plane.client.clone());
+        stopwatch.part("listens", true, live.listens(order, &calico)).await
+    }
+
+    fn note_what_was_built_here(&self, about: &About, provenance: &BTreeMap<String, String>) {
+        if !self.options.standin && provenance.values().any(|digest| digest.ends_with(engine::BUILT_HERE)) {
+            lock(&self.not_covered).insert(format!(
+                "Calico {} as published: some of its images were built locally, not pulled (see provenance)",
+                about.calico
+            ));
+        }
+    }
+}
+
+fn is_deployment(object: &Value) -> bool {
+    object["kind"] == json!("Deployment")
+}
+
+#[async_trait]
+impl Stage for Nodeless {
+    fn name(&self) -> &'static str {
+        "nodeless"
+    }
+
+    fn modelled(&self) -> bool {
+        self.options.standin
+    }
+
+    fn carries(&self) -> usize {
+        // Most of a domain's time is Goldmane waiting for its clock.
+        (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(MOST)
+    }
+
+    fn not_covered(&self) -> Vec<String> {
+        let mut axes = vec![
+            "kube-proxy, CNI, network policy and calico-node: there is no node".to_owned(),
+            "the APIServer resource and projectcalico.org/v3: calico-apiserver does not run".to_owned(),
+        ];
+        for (pod, what) in lock(&self.not_carried_out).iter().filter(|(_, what)| !what.is_empty()) {
+            let what: Vec<&str> = what.iter().map(String::as_str).collect();
+            axes.push(format!("of pod {pod}: {}", what.join("; ")));
+        }
+        axes.extend(lock(&self.not_covered).iter().cloned());
+        axes
+    }
+
+    async fn prepare(&self, wanted: &[About], _: usize, teller: &Teller) -> Result<(), Vec<NoEnvironment>> {
+        let one = |problem| vec![problem];
+        teller.tell("looking at this machine", "");
+        let engine = Engine::connect().await.map_err(one)?;
+        let info = engine.info().await.map_err(one)?;
+        let ledger = &self.options.ledger;
+        let (mut manifests, mut files) = (BTreeMap::new(), BTreeMap::new());
+        for about in wanted {
+            let release = self.release(&about.calico).map_err(one)?;
+            if !self.options.standin && !files.contains_key(&about.calico) {
+                teller.tell("getting Calico's manifests", &about.calico);
+                let folder = self.options.manifests.as_deref();
+                let got = manifests::get(release, folder, &manifests::cache_folder()).await.map_err(one)?;
+                files.insert(about.calico.clone(), got);
+                manifests.insert(about.calico.clone(), OnceCell::new());
+            }
+        }
+        let images = ImageSource::new(
+            engine.clone(),
+            ledger.clone(),
+            info.platform.clone(),
+            self.options.substitutes.clone(),
+            teller.clone(),
+        );
+        let api_server = format!("{API_SERVER}:{}", self.options.kubernetes);
+        let plane_images = async {
+            teller.tell("building the project's own image", "");
+            let own = Program::Standin.make_image(&engine, &info, ledger, &self.options.workspace).await?;
+            Ok(plane::Images {
+                etcd: images.have(ETCD).await?,
+                api_server: images.have(&api_server).await?,
+                own,
+            })
+        };
+        let plane_images = plane_images.await.map_err(one)?;
+        let network = format!("catwalk-{}", ledger.run());
+        ledger
+            .enter(Owned::Network, &network)
+            .map_err(|e| one(NoEnvironment::because(format!("writing the ledger: {e}"))))?;
+        engine.create_network(&network, ledger.run()).await.map_err(one)?;
+        let shared = Shared { engine, info, network, images, plane_images, manifests, files };
+        self.shared.set(shared).map_err(|_| one(NoEnvironment::because("the stage was prepared twice")))
+    }
+
+    async fn provision(
+        &self,
+        about: &About,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Arc<dyn Provisioned>, NoEnvironment> {
+        let shared = self.shared()?;
+        let release = self.release(&about.calico)?;
+        let deadline = Instant::now() + self.options.timeout;
+        let plane = self.plane(&about.calico, deadline, teller, stopwatch).await?;
+        let operator = match self.manifests(&about.calico).await? {
+            Some(manifests) => manifests.operator.iter().find(|object| is_deployment(object)).cloned(),
+            None => None,
+        };
+        let operator: Option<Deployment> = operator
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(|e| NoEnvironment::because(format!("reading the operator's Deployment: {e}")))?;
+        let order = Order {
+            engine: &shared.engine,
+            about,
+            images: &shared.images,
+            operator: operator.as_ref(),
+            not_carried_out: &self.not_carried_out,
+            deadline,
+            teller,
+            stopwatch,
+        };
+        let mut live = Live::new(plane);
+        if let Err(e) = self.stand_up(&mut live, &order).await {
+            lock(&self.half_made).insert(about.id(), live);
+            return Err(e);
+        }
+        let mut provenance: BTreeMap<String, String> = BTreeMap::from([
+            ("engine".to_owned(), shared.info.version.clone()),
+            ("operator".to_owned(), release.operator.clone()),
+        ]);
+        if let Ok(version) = live.plane.client.apiserver_version().await {
+            provenance.insert("kubernetes".to_owned(), version.git_version);
+        }
+        let digests = shared.images.digests().await;
+        provenance.extend(digests.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
+        self.note_what_was_built_here(about, &provenance);
+        let missing = || NoEnvironment::because("a pod is gone");
+        let dns = live.dns.as_ref().map(|dns| dns.address).ok_or_else(missing)?;
+        let goldmane = live.goldmane.as_ref().map(|started| started.pod.address).ok_or_else(missing)?;
+        let whisker = live.whisker.as_ref().ok_or_else(missing)?;
+        let env = NodelessEnvironment {
+            about: about.clone(),
+            calico: Calico::new(live.plane.client.clone()),
+            engine: shared.engine.clone(),
+            provenance,
+            relay: live.plane.relay.clone(),
+            dns,
+            goldmane,
+            whisker: whisker.pod.address,
+            search: whisker.search.clone(),
+            pool: self.pool.clone(),
+            live: tokio::sync::Mutex::new(Some(live)),
+        };
+        Ok(Arc::new(env))
+    }
+
+    async fn abandon(&self, about: &About, evidence: Option<&Path>, keep: bool) -> Vec<String> {
+        let Some(live) = lock(&self.half_made).remove(&about.id()) else { return Vec::new() };
+        if let (Some(folder), Ok(shared)) = (evidence, self.shared()) {
+            // What cannot be gathered of what did not come up is no news.
+            let gathering = environment::collect(&shared.engine, &live, folder);
+            let _ = tokio::time::timeout(Duration::from_secs(60), gathering).await;
+        }
+        if keep {
+            return vec![self.pool.keep(live).await];
+        }
+        // What does not go now is left to `reap`, which says so.
+        if let Ok(plane) = live.end().await {
+            let _ = end_plane(&self.options.ledger, plane).await;
+        }
+        Vec::new()
+    }
+
+    async fn reap(&self, teller: &Teller) -> Vec<String> {
+        // What drops here is removed by its owner's label, all at once rather than one by one.
+        for plane in std::mem::take(&mut *self.pool.idle.lock().await) {
+            plane.pod.keep();
+        }
+        reap::reap(&self.options.ledger, teller).await
+    }
+}

@@ -1,0 +1,191 @@
+//! Pods in the engine: a sandbox that holds the network, volumes of memory, and containers that share both.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use futures::future::join_all;
+
+use super::spec::Planned;
+use crate::stage::NoEnvironment;
+use crate::stage::containers::{NewContainer, Running, VolumeFile, VolumeMount};
+use crate::stage::engine::Engine;
+
+/// The line with which the sandbox's program says that it is ready.
+pub(super) use catwalk_fixtures::standin::sandbox::READY;
+
+/// Where a sandbox has the pod's volumes, so that files can be written into them.
+const VOLUMES: &str = "/volumes";
+/// Seconds that a program gets to end by itself.
+const GRACE: i32 = 5;
+
+/// What a new pod is to be.
+#[derive(Clone, Default)]
+pub(super) struct Setup {
+    /// Its name in the engine: unique.
+    pub name: String,
+    pub plane: String,
+    pub network: String,
+    /// The project's own image.
+    pub sandbox_image: String,
+    pub hostname: String,
+    /// `/etc/resolv.conf`; none leaves the engine's own.
+    pub resolv_conf: Option<String>,
+    /// Lines for `/etc/hosts`.
+    pub hosts: Option<String>,
+    /// Files by volume.
+    pub volumes: BTreeMap<String, Vec<VolumeFile>>,
+    /// TCP ports that this machine alone can reach.
+    pub published: Vec<u16>,
+    /// What the sandbox's relay asks for; none lets it relay nothing.
+    pub relay_token: Option<String>,
+}
+
+/// A pod in the engine. What of it is not ended by [`Pod::end`] goes when it is dropped, but for its volumes.
+pub(super) struct Pod {
+    engine: Engine,
+    setup: Setup,
+    sandbox: Running,
+    containers: Vec<(String, Running)>,
+    pub address: IpAddr,
+    pub published: BTreeMap<u16, u16>,
+}
+
+impl Pod {
+    /// Creates the pod without its containers.
+    pub(super) async fn create(engine: &Engine, setup: Setup) -> Result<Self, NoEnvironment> {
+        let mut env = BTreeMap::new();
+        let texts = [
+            ("RESOLV_CONF", &setup.resolv_conf),
+            ("HOSTS", &setup.hosts),
+            ("RELAY_TOKEN", &setup.relay_token),
+        ];
+        for (name, text) in texts {
+            env.extend(text.iter().map(|text| (name.to_owned(), text.clone())));
+        }
+        let mounts = setup.volumes.keys().map(|volume| VolumeMount {
+            volume: volume_name(&setup, volume),
+            path: format!("{VOLUMES}/{volume}"),
+            read_only: false,
+            sub_path: None,
+        });
+        let new = NewContainer {
+            name: setup.name.clone(),
+            image: setup.sandbox_image.clone(),
+            plane: setup.plane.clone(),
+            network: setup.network.clone(),
+            // The kernel takes no longer ones.
+            hostname: Some(setup.hostname.chars().take(63).collect()),
+            args: vec!["sandbox".to_owned()],
+            env,
+            mounts: mounts.collect(),
+            published: setup.published.clone(),
+            ready_line: Some(READY.to_owned()),
+            ..NewContainer::default()
+        };
+        let sandbox = engine.start(new).await?;
+        let gone = || NoEnvironment::because(format!("the sandbox of pod {} is gone", setup.name));
+        let state = engine.state(sandbox.id()).await?.ok_or_else(gone)?;
+        let address = state.address.ok_or_else(|| {
+            NoEnvironment::because(format!("the sandbox of pod {} has no address", setup.name))
+        })?;
+        let pod = Self {
+            engine: engine.clone(),
+            sandbox,
+            containers: Vec::new(),
+            address,
+            published: state.published,
+            setup,
+        };
+        pod.write(&pod.setup.volumes).await?;
+        Ok(pod)
+    }
+
+    /// Writes files into its volumes.
+    pub(super) async fn write(
+        &self,
+        volumes: &BTreeMap<String, Vec<VolumeFile>>,
+    ) -> Result<(), NoEnvironment> {
+        let folders = volumes.iter().map(|(volume, files)| (format!("{VOLUMES}/{volume}"), files.clone()));
+        self.engine.upload(self.sandbox.id(), &folders.collect()).await
+    }
+
+    /// Starts a container in it.
+    pub(super) async fn run(
+        &mut self,
+        planned: &Planned,
+        image: &str,
+        restarts: bool,
+    ) -> Result<(), NoEnvironment> {
+        let mounts = planned
+            .mounts
+            .iter()
+            .cloned()
+            .map(|mount| VolumeMount { volume: volume_name(&self.setup, &mount.volume), ..mount });
+        let new = NewContainer {
+            name: format!("{}-{}", self.setup.name, planned.name),
+            image: image.to_owned(),
+            plane: self.setup.plane.clone(),
+            network: format!("container:{}", self.sandbox.id()),
+            command: planned.command.clone(),
+            args: planned.args.clone(),
+            env: planned.env.clone(),
+            user: planned.user.clone(),
+            groups: planned.groups.clone(),
+            working_dir: planned.working_dir.clone(),
+            mounts: mounts.collect(),
+            add_capabilities: planned.add_capabilities.clone(),
+            drop_capabilities: planned.drop_capabilities.clone(),
+            security: planned.security.clone(),
+            read_only_root: planned.read_only_root,
+            restarts,
+            ..NewContainer::default()
+        };
+        let running = self.engine.start(new).await?;
+        self.containers.push((planned.name.clone(), running));
+        Ok(())
+    }
+
+    /// The id of one of its containers.
+    pub(super) fn container(&self, name: &str) -> Option<&str> {
+        self.containers.iter().find(|(known, _)| known == name).map(|(_, running)| running.id())
+    }
+
+    /// Names and ids of its containers.
+    pub(super) fn containers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.containers.iter().map(|(name, running)| (name.as_str(), running.id()))
+    }
+
+    /// Its name in the engine.
+    pub(super) fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    /// Lets its programs end by themselves, a short while.
+    pub(super) async fn stop(&self) {
+        // What does not stop is killed when it is removed.
+        let _ = join_all(self.containers.iter().map(|(_, c)| c.stop_with_timeout(Some(GRACE)))).await;
+    }
+
+    /// Ends it.
+    pub(super) async fn end(self) -> Result<(), NoEnvironment> {
+        let volumes: Vec<String> =
+            self.setup.volumes.keys().map(|volume| volume_name(&self.setup, volume)).collect();
+        let removed = join_all(self.containers.into_iter().map(|(_, container)| container.rm())).await;
+        let sandbox = self.sandbox.rm().await;
+        for result in removed.into_iter().chain([sandbox]) {
+            result.map_err(|e| NoEnvironment::because(format!("removing pod {}: {e}", self.setup.name)))?;
+        }
+        self.engine.remove_volumes(&volumes).await
+    }
+
+    /// Leaves it standing.
+    pub(super) fn keep(self) {
+        // Dropping a container removes it, and there is no other way to keep one (testcontainers 0.28).
+        std::mem::forget(self.sandbox);
+        self.containers.into_iter().for_each(|(_, container)| std::mem::forget(container));
+    }
+}
+
+fn volume_name(setup: &Setup, volume: &str) -> String {
+    format!("{}-{volume}", setup.name)
+}

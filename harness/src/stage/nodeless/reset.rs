@@ -1,0 +1,177 @@
+//! A control plane back in the state that it had before the operator ran: whatever came since is deleted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
+use kube::core::{ApiResource, DynamicObject};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::environment::LookError;
+
+/// Requests at once.
+const AT_ONCE: usize = 16;
+/// What the API server makes by itself.
+const API_SERVER: &str = "kube-apiserver";
+
+/// An object's place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub group: String,
+    pub kind: String,
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+/// The kinds that can be listed and deleted; looked up once, before any aggregated API comes.
+pub(super) struct Kinds(Vec<ApiResource>);
+
+impl Kinds {
+    /// Asks the API server.
+    pub(super) async fn discover(client: &Client) -> Result<Self, LookError> {
+        let discovery = Discovery::new(client.clone())
+            .run()
+            .await
+            .map_err(LookError::while_("asking the API server which kinds it has"))?;
+        let mut kinds = Vec::new();
+        for group in discovery.groups() {
+            for (resource, capabilities) in group.recommended_resources() {
+                let is_event = resource.kind == "Event";
+                let can = |verb: &str| capabilities.supports_operation(verb);
+                let _: Scope = capabilities.scope.clone();
+                if can(verbs::LIST) && can(verbs::DELETE) && !is_event {
+                    kinds.push(resource);
+                }
+            }
+        }
+        Ok(Self(kinds))
+    }
+
+    /// Every object that somebody else than the API server made.
+    async fn objects(&self, client: &Client) -> Result<Vec<(ApiResource, Key, bool)>, LookError> {
+        let lists = futures::stream::iter(self.0.iter().cloned().map(|resource| {
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            async move {
+                let doing = format!("listing every {}", resource.kind);
+                let list =
+                    api.list_metadata(&ListParams::default()).await.map_err(LookError::while_(doing))?;
+                let objects = list.items.into_iter().filter_map(|object| {
+                    let managers = object.metadata.managed_fields.unwrap_or_default();
+                    let own = |manager: &Option<String>| manager.as_deref() == Some(API_SERVER);
+                    if managers.iter().all(|field| own(&field.manager)) {
+                        return None;
+                    }
+                    let key = Key {
+                        group: resource.group.clone(),
+                        kind: resource.kind.clone(),
+                        namespace: object.metadata.namespace,
+                        name: object.metadata.name?,
+                    };
+                    let finalizers = !object.metadata.finalizers.unwrap_or_default().is_empty();
+                    Some((resource.clone(), key, finalizers))
+                });
+                Ok::<_, LookError>(objects.collect::<Vec<_>>())
+            }
+        }))
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+
+    /// The places of all objects now.
+    pub(super) async fn keys(&self, client: &Client) -> Result<BTreeSet<Key>, LookError> {
+        Ok(self.objects(client).await?.into_iter().map(|(_, key, _)| key).collect())
+    }
+
+    /// Deletes what is not in the baseline, until nothing else is there.
+    pub(super) async fn reset(&self, client: &Client, baseline: &BTreeSet<Key>) -> Result<(), LookError> {
+        // Something may have been on its way while the first round went on; a third finds nothing.
+        for _ in 0..ROUNDS {
+            let extra: Vec<_> = self
+                .objects(client)
+                .await?
+                .into_iter()
+                .filter(|(_, key, _)| !baseline.contains(key))
+                .collect();
+            if extra.is_empty() {
+                return Ok(());
+            }
+            let (namespaces, others): (Vec<_>, Vec<_>) =
+                extra.into_iter().partition(|(_, key, _)| key.kind == "Namespace" && key.group.is_empty());
+            for objects in [others, namespaces] {
+                let deletions = objects.into_iter().map(|(resource, key, finalizers)| {
+                    let resource = Arc::new(resource);
+                    async move { delete(client, &resource, &key, finalizers).await }
+                });
+                futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+            }
+        }
+        let left: Vec<String> = self
+            .keys(client)
+            .await?
+            .difference(baseline)
+            .map(|key| format!("{} {}", key.kind, key.name))
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(LookError {
+            doing: "clearing the control plane for another domain".to_owned(),
+            why: format!("{} will not go", left.join(", ")),
+        })
+    }
+}
+
+/// Rounds of deletion.
+const ROUNDS: usize = 4;
+
+async fn delete(
+    client: &Client,
+    resource: &ApiResource,
+    key: &Key,
+    finalizers: bool,
+) -> Result<(), LookError> {
+    let doing = || format!("deleting {} {}", key.kind, key.name);
+    let api: Api<DynamicObject> = match &key.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    // Nobody is left to do what a finalizer waits for.
+    if finalizers {
+        let none = json!({"metadata": {"finalizers": null}});
+        gone(api.patch_metadata(&key.name, &PatchParams::default(), &Patch::Merge(&none)).await)
+            .map_err(LookError::while_(doing()))?;
+    }
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        propagation_policy: Some(PropagationPolicy::Background),
+        ..DeleteParams::default()
+    };
+    gone(api.delete(&key.name, &params).await).map_err(LookError::while_(doing()))?;
+    if key.kind == "Namespace" {
+        // There is no namespace controller to finalise it.
+        let body = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}, "spec": {"finalizers": []},
+        });
+        let body = serde_json::to_vec(&body).map_err(LookError::while_(doing()))?;
+        let request = http::Request::put(format!("/api/v1/namespaces/{}/finalize", key.name))
+            .header("content-type", "application/json")
+            .body(body)
+            .map_err(LookError::while_(doing()))?;
+        gone(client.request::<serde_json::Value>(request).await).map_err(LookError::while_(doing()))?;
+    }
+    Ok(())
+}
+
+/// What is gone already is deleted.
+fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(e) => Err(e),
+        Ok(_) => Ok(()),
+    }
+}

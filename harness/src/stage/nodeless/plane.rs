@@ -215,7 +215,7 @@ fn certificates(
     let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
     let addresses = vec![address, KUBERNETES, Ipv4Addr::LOCALHOST.into()];
     let serving = authority.issue(&request("kube-apiserver", &names, addresses))?;
-    // Only its key is used: it signs the tokens of service accounts.
+    // It signs the tokens of service accounts; the API server takes the public key from the certificate.
     let accounts = authority.issue(&request("service-accounts", &[], Vec::new()))?;
     let file = |path: &str, text: &str| VolumeFile {
         path: path.to_owned(),
@@ -227,6 +227,7 @@ fn certificates(
         file("ca.crt", authority.certificate_pem()),
         file("apiserver.crt", serving.certificate_pem()),
         file("apiserver.key", serving.key_pem()),
+        file("service-accounts.crt", accounts.certificate_pem()),
         file("service-accounts.key", accounts.key_pem()),
         file("tokens.csv", &format!("{token},catwalk,catwalk,system:masters\n")),
     ];
@@ -275,7 +276,7 @@ fn api_server(address: IpAddr) -> Planned {
         "--tls-cert-file=/pki/apiserver.crt".to_owned(),
         "--tls-private-key-file=/pki/apiserver.key".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-account-key-file=/pki/service-accounts.key".to_owned(),
+        "--service-account-key-file=/pki/service-accounts.crt".to_owned(),
         "--service-account-signing-key-file=/pki/service-accounts.key".to_owned(),
         "--token-auth-file=/pki/tokens.csv".to_owned(),
         "--authorization-mode=RBAC".to_owned(),

@@ -155,11 +155,6 @@ impl Pod {
         self.containers.iter().map(|(name, running)| (name.as_str(), running.id()))
     }
 
-    /// Its name in the engine.
-    pub(super) fn name(&self) -> &str {
-        &self.setup.name
-    }
-
     /// Lets its programs end by themselves, a short while.
     pub(super) async fn stop(&self) {
         // What does not stop is killed when it is removed.

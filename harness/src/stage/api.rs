@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::discovery::Discovery;
 use kube::{Api, Client, Config};
 use serde_json::Value;
 
@@ -106,6 +107,38 @@ async fn apply_one(
     })
     .await
     .map_err(LookError::while_(what.clone()))
+}
+
+/// Waits until the API server serves the kinds of these CRDs.
+pub(super) async fn served(
+    client: &Client,
+    crds: &[Value],
+    deadline: Instant,
+    tell: Tell<'_>,
+) -> Result<(), LookError> {
+    let text = |crd: &Value, pointer: &str| {
+        crd.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let wanted: Vec<(String, String)> =
+        crds.iter().map(|crd| (text(crd, "/spec/group"), text(crd, "/spec/names/kind"))).collect();
+    // Its list is two requests; the CRDs themselves are megabytes.
+    wait_for("the CRDs to be served", deadline, Duration::from_millis(100), tell, || async {
+        let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+            Ok(discovery) => discovery,
+            Err(e) => return Probe::NotYet(e.to_string()),
+        };
+        let served = |(group, kind): &&(String, String)| {
+            discovery
+                .get(group)
+                .is_some_and(|group| group.recommended_resources().iter().any(|(r, _)| r.kind == *kind))
+        };
+        match wanted.iter().filter(|crd| !served(crd)).count() {
+            0 => Probe::Done(()),
+            missing => Probe::NotYet(format!("{missing} of {} not yet", wanted.len())),
+        }
+    })
+    .await
+    .map_err(LookError::while_("waiting for the CRDs"))
 }
 
 /// The pods of a namespace with that label.

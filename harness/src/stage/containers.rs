@@ -54,14 +54,14 @@ pub(super) struct VolumeMount {
 }
 
 /// What a new container is to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct NewContainer {
     pub name: String,
     pub image: String,
     /// The control plane that owns it.
     pub plane: String,
-    /// A network's name, or `container:ID`.
-    pub network: String,
+    /// Where it is reached.
+    pub network: Network,
     pub hostname: Option<String>,
     /// In place of the image's entrypoint; empty leaves it.
     pub command: Vec<String>,
@@ -72,7 +72,6 @@ pub(super) struct NewContainer {
     pub groups: Vec<String>,
     pub working_dir: Option<String>,
     pub mounts: Vec<VolumeMount>,
-    pub privileged: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
     pub security: Vec<String>,
@@ -85,6 +84,15 @@ pub(super) struct NewContainer {
     pub ready_line: Option<String>,
 }
 
+/// What a container is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// A network, by name.
+    Named(String),
+    /// That of another container, by id.
+    Shared(String),
+}
+
 /// How a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ContainerState {
@@ -95,6 +103,33 @@ pub(super) struct ContainerState {
     pub address: Option<IpAddr>,
     /// The port of this machine by published port.
     pub published: BTreeMap<u16, u16>,
+}
+
+impl NewContainer {
+    /// One of that name and image, and otherwise as the image says.
+    pub(super) fn new(name: String, image: &str, plane: &str, network: Network) -> Self {
+        Self {
+            name,
+            image: image.to_owned(),
+            plane: plane.to_owned(),
+            network,
+            hostname: None,
+            command: Vec::new(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            user: None,
+            groups: Vec::new(),
+            working_dir: None,
+            mounts: Vec::new(),
+            add_capabilities: Vec::new(),
+            drop_capabilities: Vec::new(),
+            security: Vec::new(),
+            read_only_root: false,
+            restarts: false,
+            published: Vec::new(),
+            ready_line: None,
+        }
+    }
 }
 
 impl Engine {
@@ -118,9 +153,7 @@ impl Engine {
         let mut request = image
             .with_cmd(command.chain(&new.args).cloned())
             .with_container_name(&new.name)
-            .with_network(&new.network)
             .with_label(PLANE_LABEL, &new.plane)
-            .with_privileged(new.privileged)
             .with_readonly_rootfs(new.read_only_root);
         for (name, value) in &new.env {
             request = request.with_env_var(name, value);
@@ -356,6 +389,11 @@ fn complete(config: &mut HostConfig, new: &NewContainer) {
         ..Mount::default()
     });
     config.mounts = Some(mounts.collect());
+    // testcontainers would create a network of the name that it does not know, also one called `container:ID`.
+    config.network_mode = Some(match &new.network {
+        Network::Named(name) => name.clone(),
+        Network::Shared(container) => format!("container:{container}"),
+    });
     config.group_add = Some(new.groups.clone());
     config.publish_all_ports = Some(false);
     let bindings = new.published.iter().map(|port| {

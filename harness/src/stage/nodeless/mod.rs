@@ -102,7 +102,6 @@ pub(super) struct Pool {
     ledger: Ledger,
     idle: tokio::sync::Mutex<Vec<Plane>>,
     started: AtomicUsize,
-    kinds: OnceCell<reset::Kinds>,
 }
 
 impl Pool {
@@ -159,12 +158,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Nodeless {
     /// The stage with its options.
     pub fn new(options: NodelessOptions) -> Self {
-        let pool = Pool {
-            ledger: options.ledger.clone(),
-            idle: Default::default(),
-            started: AtomicUsize::new(0),
-            kinds: OnceCell::new(),
-        };
+        let pool =
+            Pool { ledger: options.ledger.clone(), idle: Default::default(), started: AtomicUsize::new(0) };
         Self {
             options,
             shared: OnceCell::new(),
@@ -204,9 +199,10 @@ impl Nodeless {
         let shared = self.shared()?;
         if let Some(mut plane) = self.pool.take(calico).await? {
             teller.tell("clearing a control plane", "");
-            let kinds = self.kinds(&plane).await?;
-            let reset = async { kinds.reset(&plane.client, &plane.baseline).await.map_err(no) };
-            stopwatch.part("reset", false, reset).await?;
+            if let Some(baseline) = &plane.baseline {
+                let restore = async { baseline.restore(&plane.client).await.map_err(no) };
+                stopwatch.part("clear", false, restore).await?;
+            }
             plane.served += 1;
             return Ok(plane);
         }
@@ -236,16 +232,13 @@ impl Nodeless {
                 objects.extend(manifests.operator.iter().filter(|object| !is_deployment(object)).cloned());
             }
             api::apply(&plane.client, &objects, deadline, &tell).await.map_err(no)?;
-            let kinds = self.kinds(&plane).await?;
-            plane.baseline = kinds.keys(&plane.client).await.map_err(no)?;
+            let crds = manifests.map(|m| m.crds.as_slice()).unwrap_or_default();
+            api::served(&plane.client, crds, deadline, &tell).await.map_err(no)?;
+            plane.baseline = Some(reset::Baseline::take(&plane.client).await.map_err(no)?);
             Ok::<_, NoEnvironment>(())
         };
         stopwatch.part("apply CRDs", false, applying).await?;
         Ok(plane)
-    }
-
-    async fn kinds(&self, plane: &Plane) -> Result<&reset::Kinds, NoEnvironment> {
-        self.pool.kinds.get_or_try_init(|| reset::Kinds::discover(&plane.client)).await.map_err(no)
     }
 
     /// What the operator is asked for, or what its stand-in renders.

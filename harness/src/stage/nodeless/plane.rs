@@ -1,6 +1,6 @@
 //! A control plane without nodes: etcd and kube-apiserver in one pod, with certificates and tokens of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use super::pod::{Pod, Setup};
 use super::relay::Relay;
+use super::reset::Baseline;
 use super::spec::Planned;
 use crate::environment::LookError;
 use crate::owner::{Ledger, Owned};
@@ -61,8 +62,8 @@ pub(super) struct Plane {
     pub address: IpAddr,
     pub relay: Relay,
     pub pod: Pod,
-    /// What was there before the operator ran for the first time.
-    pub baseline: BTreeSet<super::reset::Key>,
+    /// What it had before the operator ran for the first time; none until then.
+    pub baseline: Option<Baseline>,
     /// How many domains it has served.
     pub served: usize,
 }
@@ -134,7 +135,7 @@ impl Plane {
             address: pod.address,
             relay,
             pod,
-            baseline: BTreeSet::new(),
+            baseline: None,
             served: 0,
         })
     }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 
 use super::spec::Planned;
 use crate::stage::NoEnvironment;
-use crate::stage::containers::{NewContainer, Running, VolumeFile, VolumeMount};
+use crate::stage::containers::{Network, NewContainer, Running, VolumeFile, VolumeMount};
 use crate::stage::engine::Engine;
 
 /// The line with which the sandbox's program says that it is ready.
@@ -68,11 +68,8 @@ impl Pod {
             read_only: false,
             sub_path: None,
         });
+        let network = Network::Named(setup.network.clone());
         let new = NewContainer {
-            name: setup.name.clone(),
-            image: setup.sandbox_image.clone(),
-            plane: setup.plane.clone(),
-            network: setup.network.clone(),
             // The kernel takes no longer ones.
             hostname: Some(setup.hostname.chars().take(63).collect()),
             args: vec!["sandbox".to_owned()],
@@ -80,7 +77,7 @@ impl Pod {
             mounts: mounts.collect(),
             published: setup.published.clone(),
             ready_line: Some(READY.to_owned()),
-            ..NewContainer::default()
+            ..NewContainer::new(setup.name.clone(), &setup.sandbox_image, &setup.plane, network)
         };
         let sandbox = engine.start(new).await?;
         let gone = || NoEnvironment::because(format!("the sandbox of pod {} is gone", setup.name));
@@ -121,11 +118,9 @@ impl Pod {
             .iter()
             .cloned()
             .map(|mount| VolumeMount { volume: volume_name(&self.setup, &mount.volume), ..mount });
+        let name = format!("{}-{}", self.setup.name, planned.name);
+        let network = Network::Shared(self.sandbox.id().to_owned());
         let new = NewContainer {
-            name: format!("{}-{}", self.setup.name, planned.name),
-            image: image.to_owned(),
-            plane: self.setup.plane.clone(),
-            network: format!("container:{}", self.sandbox.id()),
             command: planned.command.clone(),
             args: planned.args.clone(),
             env: planned.env.clone(),
@@ -138,7 +133,7 @@ impl Pod {
             security: planned.security.clone(),
             read_only_root: planned.read_only_root,
             restarts,
-            ..NewContainer::default()
+            ..NewContainer::new(name, image, &self.setup.plane, network)
         };
         let running = self.engine.start(new).await?;
         self.containers.push((planned.name.clone(), running));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject};
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::{Discovery, verbs};
 use kube::{Api, Client};
 use serde_json::json;
 
@@ -26,14 +26,18 @@ pub(super) struct Key {
     pub name: String,
 }
 
-/// The kinds that can be listed and deleted; looked up once, before any aggregated API comes.
-pub(super) struct Kinds(Vec<ApiResource>);
+/// What a control plane had at some time: its kinds and their objects.
+pub(super) struct Baseline {
+    /// Those that can be listed and deleted; looked up before any aggregated API comes.
+    kinds: Vec<ApiResource>,
+    keys: BTreeSet<Key>,
+}
 
-impl Kinds {
-    /// Asks the API server.
-    pub(super) async fn discover(client: &Client) -> Result<Self, LookError> {
+impl Baseline {
+    /// Takes what is there now.
+    pub(super) async fn take(client: &Client) -> Result<Self, LookError> {
         let discovery = Discovery::new(client.clone())
-            .run()
+            .run_aggregated()
             .await
             .map_err(LookError::while_("asking the API server which kinds it has"))?;
         let mut kinds = Vec::new();
@@ -41,18 +45,19 @@ impl Kinds {
             for (resource, capabilities) in group.recommended_resources() {
                 let is_event = resource.kind == "Event";
                 let can = |verb: &str| capabilities.supports_operation(verb);
-                let _: Scope = capabilities.scope.clone();
                 if can(verbs::LIST) && can(verbs::DELETE) && !is_event {
                     kinds.push(resource);
                 }
             }
         }
-        Ok(Self(kinds))
+        let mut baseline = Self { kinds, keys: BTreeSet::new() };
+        baseline.keys = baseline.objects(client).await?.into_iter().map(|(_, key, _)| key).collect();
+        Ok(baseline)
     }
 
     /// Every object that somebody else than the API server made.
     async fn objects(&self, client: &Client) -> Result<Vec<(ApiResource, Key, bool)>, LookError> {
-        let lists = futures::stream::iter(self.0.iter().cloned().map(|resource| {
+        let lists = futures::stream::iter(self.kinds.iter().cloned().map(|resource| {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             async move {
                 let doing = format!("listing every {}", resource.kind);
@@ -82,20 +87,15 @@ impl Kinds {
         Ok(lists.into_iter().flatten().collect())
     }
 
-    /// The places of all objects now.
-    pub(super) async fn keys(&self, client: &Client) -> Result<BTreeSet<Key>, LookError> {
-        Ok(self.objects(client).await?.into_iter().map(|(_, key, _)| key).collect())
-    }
-
     /// Deletes what is not in the baseline, until nothing else is there.
-    pub(super) async fn reset(&self, client: &Client, baseline: &BTreeSet<Key>) -> Result<(), LookError> {
+    pub(super) async fn restore(&self, client: &Client) -> Result<(), LookError> {
         // Something may have been on its way while the first round went on; a third finds nothing.
         for _ in 0..ROUNDS {
             let extra: Vec<_> = self
                 .objects(client)
                 .await?
                 .into_iter()
-                .filter(|(_, key, _)| !baseline.contains(key))
+                .filter(|(_, key, _)| !self.keys.contains(key))
                 .collect();
             if extra.is_empty() {
                 return Ok(());
@@ -110,11 +110,11 @@ impl Kinds {
                 futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
             }
         }
-        let left: Vec<String> = self
-            .keys(client)
-            .await?
-            .difference(baseline)
-            .map(|key| format!("{} {}", key.kind, key.name))
+        let left = self.objects(client).await?;
+        let left: Vec<String> = left
+            .iter()
+            .filter(|(_, key, _)| !self.keys.contains(key))
+            .map(|(_, key, _)| format!("{} {}", key.kind, key.name))
             .collect();
         if left.is_empty() {
             return Ok(());

@@ -1,9 +1,9 @@
 //! What a run leaves behind when it is killed or interrupted: nothing that `clean` does not find, and nobody else's.
 //!
-//! Needs a container engine and kind, so it is ignored by default:
-//! `CATWALK_NODE_IMAGE=kind-node:v1.34.4 cargo test -p xtask --test engine -- --ignored`. The node image's pods must
-//! have a network of their own. One engine has one set of clusters, so these tests wait for each other, also across
-//! processes.
+//! Needs a container engine, so it is ignored by default:
+//! `CATWALK_NODE_IMAGE=kind-node:v1.34.4 cargo test -p xtask --test engine -- --ignored`. Stage kind needs kind and
+//! that node image, whose pods must have a network of their own; stage nodeless the images of etcd and kube-apiserver.
+//! Two cores carry one of these tests at a time, so they wait for each other, also across processes.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,16 +11,23 @@
     reason = "helpers of tests end a test where they find what must not be"
 )]
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use catwalk_harness::report::Report;
 use catwalk_harness::wait::{Probe, wait_for};
 use serial_test::file_serial;
 
 /// The longest wait for one step of a run.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A stage that leaves things in an engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Kind,
+    Nodeless,
+}
 
 fn xtask(state: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -28,14 +35,67 @@ fn xtask(state: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// A run that stands up one cluster with stand-ins.
-fn start(state: &Path, report: &Path, keep: &str) -> Child {
-    let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
-    let report = report.to_str().unwrap();
-    let words = ["e2e", "--standin", "--cni", "none", "--node-image", &image, "--domain", "corp.internal"];
-    let more = ["--calico", "v3.30.1", "--scenario", "flow-is-delivered", "--report", report, "--keep", keep];
-    let mut command = xtask(state, &[&words[..], &more[..]].concat());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+fn node_image() -> String {
+    std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image")
+}
+
+/// A run that stands up one environment with stand-ins, with ledgers and a report of its own.
+struct Run {
+    child: Child,
+    state: tempfile::TempDir,
+    report: tempfile::TempDir,
+}
+
+impl Run {
+    fn start(stage: Stage, keep: &str) -> Self {
+        let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = report.path().to_str().unwrap().to_owned();
+        let image = if stage == Stage::Kind { node_image() } else { String::new() };
+        let of_stage: &[&str] = match stage {
+            Stage::Kind => &["--cni", "none", "--node-image", &image],
+            Stage::Nodeless => &["--stage", "nodeless"],
+        };
+        let words = ["e2e", "--standin", "--domain", "corp.internal", "--calico", "v3.30.1"];
+        let more = ["--scenario", "flow-is-delivered", "--report", &folder, "--keep", keep];
+        let mut command = xtask(state.path(), &[&words[..], &more[..], of_stage].concat());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { child, state, report }
+    }
+
+    /// Waits until a container of this run is in the engine; the run's id.
+    fn wait_for_container(&mut self) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let container =
+            wait_for("a container of the run", deadline, Duration::from_millis(100), &|_, _| {}, || {
+                let run = self.ledgers().pop().unwrap_or_else(|| "none yet".to_owned());
+                let there = belongings(&run).iter().any(|line| line.starts_with("container "));
+                let ended = self.child.try_wait().unwrap();
+                async move {
+                    match (there, ended) {
+                        (true, _) => Probe::Done(run),
+                        (false, Some(status)) => Probe::Never(format!("the run has ended: {status}")),
+                        (false, None) => Probe::NotYet(run),
+                    }
+                }
+            });
+        runtime.block_on(container).unwrap()
+    }
+
+    /// Ids of the runs that have a ledger.
+    fn ledgers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.state.path().join("catwalk/runs")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn report(&self) -> Report {
+        let text = std::fs::read(self.report.path().join("report.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn xtask(&self, words: &[&str]) -> Output {
+        xtask(self.state.path(), words).output().unwrap()
+    }
 }
 
 fn output(program: &str, words: &[&str]) -> String {
@@ -43,34 +103,21 @@ fn output(program: &str, words: &[&str]) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// The containers, images, volumes and networks that are there, but for the network that all of kind's clusters share.
-fn engine() -> BTreeSet<String> {
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The run's containers, images, volumes and networks: all of them carry its id in their names, but for the volume
+/// that goes with a kind node.
+fn belongings(run: &str) -> Vec<String> {
     let lists: [&[&str]; 4] = [
         &["ps", "--all", "--format", "container {{.Names}}"],
         &["images", "--format", "image {{.Repository}}:{{.Tag}}"],
         &["volume", "ls", "--format", "volume {{.Name}}"],
         &["network", "ls", "--format", "network {{.Name}}"],
     ];
-    let text: String = lists.iter().map(|words| output("docker", words)).collect();
-    text.lines().filter(|line| *line != "network kind").map(str::to_owned).collect()
-}
-
-/// Waits until the engine shows a node of a run's cluster.
-fn wait_for_node(run: &mut Child) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let node = wait_for("a node of the run", deadline, Duration::from_millis(200), &|_, _| {}, || {
-        let there = output("docker", &["ps", "--all", "--format", "{{.Names}}"]).contains("catwalk-");
-        let ended = run.try_wait().unwrap();
-        async move {
-            match (there, ended) {
-                (true, _) => Probe::Done(()),
-                (false, Some(status)) => Probe::Never(format!("the run has ended: {status}")),
-                (false, None) => Probe::NotYet("none".to_owned()),
-            }
-        }
-    });
-    runtime.block_on(node).unwrap();
+    let all: String = lists.iter().map(|words| output("docker", words)).collect();
+    all.lines().filter(|line| line.contains(run)).map(str::to_owned).collect()
 }
 
 /// Somebody else's cluster, deleted when the test ends.
@@ -79,7 +126,7 @@ struct Foreign(String);
 impl Foreign {
     fn create() -> Self {
         let foreign = Self(format!("somebody-{}", std::process::id()));
-        let image = std::env::var("CATWALK_NODE_IMAGE").expect("CATWALK_NODE_IMAGE names a node image");
+        let image = node_image();
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("kind.yaml");
         let text =
@@ -115,68 +162,114 @@ impl Drop for Foreign {
     }
 }
 
-#[test]
-#[ignore = "needs a container engine and kind"]
-#[file_serial(kind)]
-fn clean_finds_what_a_killed_run_left_and_nothing_else() {
-    let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let foreign = Foreign::create();
-    let before = engine();
-    let mut run = start(state.path(), report.path(), "never");
-    wait_for_node(&mut run);
-
+fn killed(stage: Stage) {
+    let mut run = Run::start(stage, "never");
+    let id = run.wait_for_container();
     // While the run lives, its things are its own.
-    let spared = xtask(state.path(), &["clean"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&spared.stdout).contains("goes on"), "{spared:?}");
-    assert!(run.try_wait().unwrap().is_none());
+    assert!(text(&run.xtask(&["clean"])).contains("goes on"));
+    assert!(run.child.try_wait().unwrap().is_none());
 
-    run.kill().unwrap();
-    run.wait().unwrap();
-    let cleaned = xtask(state.path(), &["clean"]).output().unwrap();
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    assert!(!belongings(&id).is_empty());
+    let cleaned = run.xtask(&["clean"]);
     assert!(cleaned.status.success(), "{cleaned:?}");
-    assert!(String::from_utf8_lossy(&cleaned.stdout).contains("removed run"), "{cleaned:?}");
-    assert_eq!(engine(), before);
-    assert!(foreign.stands());
-    let again = xtask(state.path(), &["clean"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&again.stdout), "nothing to clean\n");
+    assert!(text(&cleaned).contains("removed run"), "{cleaned:?}");
+    assert_eq!(belongings(&id), [""; 0]);
+    assert_eq!(text(&run.xtask(&["clean"])), "nothing to clean\n");
 }
 
-#[test]
-#[ignore = "needs a container engine and kind"]
-#[file_serial(kind)]
-fn an_interrupted_run_writes_its_report_and_leaves_nothing() {
+fn interrupted(stage: Stage) {
     for signal in ["-INT", "-TERM"] {
-        let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let before = engine();
-        let mut run = start(state.path(), report.path(), "never");
-        wait_for_node(&mut run);
-        let killed = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
+        let mut run = Run::start(stage, "never");
+        let id = run.wait_for_container();
+        let killed = Command::new("kill").args([signal, &run.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        assert_eq!(run.wait().unwrap().code(), Some(130), "{signal}");
-        assert_eq!(engine(), before, "{signal}");
-        let text = std::fs::read(report.path().join("report.json")).unwrap();
-        let report: catwalk_harness::report::Report = serde_json::from_slice(&text).unwrap();
+        assert_eq!(run.child.wait().unwrap().code(), Some(130), "{signal}");
+        assert_eq!(belongings(&id), [""; 0], "{signal}");
+        let report = run.report();
         assert!(report.interrupted && report.left_behind.is_empty(), "{signal}: {report:?}");
-        assert_eq!(std::fs::read_dir(state.path().join("catwalk/runs")).unwrap().count(), 0, "{signal}");
+        assert_eq!(run.ledgers(), [""; 0], "{signal}");
     }
 }
 
+fn kept(stage: Stage) {
+    let mut run = Run::start(stage, "always");
+    let id = run.wait_for_container();
+    let status = run.child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    let standing = belongings(&id);
+    assert!(standing.iter().any(|line| line.starts_with("container ")), "{standing:?}");
+    // A cluster has its own copy of the stand-in's image.
+    assert_eq!(
+        standing.iter().any(|line| line.starts_with("image ")),
+        stage == Stage::Nodeless,
+        "{standing:?}"
+    );
+    assert!(text(&run.xtask(&["clean"])).contains("on purpose"));
+    assert_eq!(belongings(&id), standing);
+    let cleaned = run.xtask(&["clean", "--kept"]);
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    assert_eq!(belongings(&id), [""; 0]);
+}
+
 #[test]
 #[ignore = "needs a container engine and kind"]
-#[file_serial(kind)]
+#[file_serial(engine)]
+fn clean_finds_what_a_killed_run_left_on_kind_and_nothing_else() {
+    let foreign = Foreign::create();
+    killed(Stage::Kind);
+    assert!(foreign.stands());
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+#[file_serial(engine)]
+fn clean_finds_what_a_killed_run_left_on_nodeless() {
+    killed(Stage::Nodeless);
+}
+
+#[test]
+#[ignore = "needs a container engine and kind"]
+#[file_serial(engine)]
+fn an_interrupted_run_on_kind_writes_its_report_and_leaves_nothing() {
+    interrupted(Stage::Kind);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+#[file_serial(engine)]
+fn an_interrupted_run_on_nodeless_writes_its_report_and_leaves_nothing() {
+    interrupted(Stage::Nodeless);
+}
+
+#[test]
+#[ignore = "needs a container engine and kind"]
+#[file_serial(engine)]
 fn a_kept_cluster_stands_until_it_is_asked_for() {
-    let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let before = engine();
-    let status = start(state.path(), report.path(), "always").wait().unwrap();
-    assert!(status.success(), "{status}");
-    let kept: Vec<String> = engine().difference(&before).cloned().collect();
-    // A node has a volume of its own; the stand-in's image is not needed any more.
-    assert!(kept.iter().any(|line| line.starts_with("container catwalk-")), "{kept:?}");
-    assert!(!kept.iter().any(|line| line.starts_with("image ")), "{kept:?}");
-    let spared = xtask(state.path(), &["clean"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&spared.stdout).contains("on purpose"), "{spared:?}");
-    assert_ne!(engine(), before);
-    let cleaned = xtask(state.path(), &["clean", "--kept"]).output().unwrap();
-    assert!(cleaned.status.success(), "{cleaned:?}");
-    assert_eq!(engine(), before);
+    kept(Stage::Kind);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+#[file_serial(engine)]
+fn a_kept_control_plane_stands_until_it_is_asked_for() {
+    kept(Stage::Nodeless);
+}
+
+/// Each has its own network, names and ledger; the engine's addresses and ports are enough for all.
+#[test]
+#[ignore = "needs a container engine"]
+#[file_serial(engine)]
+fn five_runs_at_once_do_not_disturb_each_other() {
+    let mut runs: Vec<Run> = (0..5).map(|_| Run::start(Stage::Nodeless, "never")).collect();
+    let ids: Vec<String> = runs.iter_mut().map(Run::wait_for_container).collect();
+    for (run, id) in runs.iter_mut().zip(&ids) {
+        let status = run.child.wait().unwrap();
+        let report = run.report();
+        assert!(status.success(), "{status}: {report:?}");
+        assert_eq!(report.run, *id);
+        assert_eq!(belongings(id), [""; 0]);
+        assert_eq!(run.ledgers(), [""; 0]);
+    }
 }

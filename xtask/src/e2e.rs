@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use catwalk_fixtures::release::version_key;
 use catwalk_fixtures::{DnsProfile, KnownIssue, Release};
 use catwalk_harness::case::{self, KnownIssues};
 use catwalk_harness::owner::{Ledger, ledgers_folder};
 use catwalk_harness::probe;
 use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, SCHEMA, terminal};
 use catwalk_harness::run::{self, Group, Keep, Options, Record};
-use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::config::{Cni, Configs};
 use catwalk_harness::stage::kind::{Kind, KindOptions};
 use catwalk_harness::stage::lab::Lab;
 use catwalk_harness::stage::nodeless::{KUBERNETES, Nodeless, NodelessOptions, Substitutes};
+use catwalk_harness::stage::{Stage, candidate};
 use clap::ValueEnum;
 use tokio::sync::watch;
 
@@ -45,6 +46,12 @@ pub(crate) struct Args {
     /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
+    /// Name of a candidate: the folder's manifests are of no release that the table knows, and no known issue applies
+    #[arg(long, value_name = "NAME", requires = "manifests", conflicts_with_all = ["calico", "standin"], value_parser = name)]
+    name: Option<String>,
+    /// Known issue that applies to the candidate all the same, by its id, may be repeated
+    #[arg(long, value_name = "ID", requires = "name")]
+    known_issue: Vec<String>,
     /// Runs the project's stand-ins in place of Calico's programs (kind, nodeless)
     #[arg(long)]
     standin: bool,
@@ -112,8 +119,15 @@ enum KeepName {
 pub(crate) async fn run(args: Args) -> Result<u8> {
     let workspace = workspace();
     let configs = Configs::read(&workspace.join("kind-configs")).map_err(anyhow::Error::new)?;
-    let releases = Release::table()?;
-    let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
+    let mut releases = Release::table()?;
+    let mut issues = KnownIssue::table()?;
+    let mut calico = args.calico.clone();
+    if let (Some(name), Some(folder)) = (&args.name, &args.manifests) {
+        add_candidate(name, folder, &mut releases)?;
+        apply_to(name, &args.known_issue, &mut issues)?;
+        calico = vec![name.clone()];
+    }
+    let issues = Arc::new(KnownIssues::new(issues)?);
     let (stage_name, modelled) = match args.stage {
         StageName::Lab => ("lab", true),
         StageName::Nodeless => ("nodeless", args.standin),
@@ -122,7 +136,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     refuse_idle_flags(&args)?;
     let selection = Selection {
         domains: args.domain.clone(),
-        calico: args.calico.clone(),
+        calico,
         dns: args.dns.clone(),
         host_search: args.search.clone(),
         scenarios: args.scenario.clone(),
@@ -295,6 +309,38 @@ async fn interruption() {
     }
 }
 
+fn add_candidate(name: &str, folder: &Path, releases: &mut Vec<Release>) -> Result<()> {
+    if releases.iter().any(|release| release.calico == *name) {
+        bail!("{name} is a release of the table: a candidate needs another name, or --calico {name}");
+    }
+    let newest = releases.iter().max_by_key(|release| version_key(&release.calico));
+    let newest = newest.context("the table of releases is empty")?.clone();
+    releases.push(candidate(name, folder, &newest).map_err(anyhow::Error::new)?);
+    Ok(())
+}
+
+/// Lets the known issues of these ids apply to a candidate.
+fn apply_to(candidate: &str, ids: &[String], issues: &mut [KnownIssue]) -> Result<()> {
+    for id in ids {
+        let known: Vec<String> = issues.iter().map(|issue| issue.id.clone()).collect();
+        let issue = issues.iter_mut().find(|issue| issue.id == *id);
+        let issue =
+            issue.with_context(|| format!("no known issue {id:?}; there are {}", known.join(", ")))?;
+        issue.versions.push(candidate.to_owned());
+    }
+    Ok(())
+}
+
+/// A name that can be part of a case's id and of a folder's name.
+fn name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has letters, digits, '.', '_' and '-', for example v3.33.0-rc1".to_owned())
+    }
+}
+
 /// `NAME=REF`
 fn image(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -310,6 +356,7 @@ fn refuse_idle_flags(args: &Args) -> Result<()> {
     let (kind, nodeless) = (args.stage == StageName::Kind, args.stage == StageName::Nodeless);
     let flags = [
         ("--manifests", args.manifests.is_some(), kind || nodeless),
+        ("--name", args.name.is_some(), kind || nodeless),
         ("--standin", args.standin, kind || nodeless),
         ("--cni", args.cni.is_some(), kind),
         ("--node-image", args.node_image.is_some(), kind),

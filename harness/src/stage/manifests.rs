@@ -1,5 +1,6 @@
 //! Calico's manifests: from a folder, or downloaded once, held against the table's checksums and cached.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,27 @@ use crate::stage::NoEnvironment;
 
 /// The files that an installation applies, in order.
 const FILES: [&str; 3] = ["operator-crds.yaml", "tigera-operator.yaml", "custom-resources.yaml"];
+
+/// A release that the table does not know: its manifests are those of the folder, whatever they are, and its operator
+/// is the one that they start. `like` lends what is only asked of stand-ins.
+pub fn candidate(name: &str, folder: &Path, like: &Release) -> Result<Release, NoEnvironment> {
+    let mut candidate = Release {
+        calico: name.to_owned(),
+        released: String::new(),
+        manifests: BTreeMap::new(),
+        ..like.clone()
+    };
+    let file = "tigera-operator.yaml";
+    let objects = parse(file, &from_folder(&candidate, folder, file)?)?;
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment");
+    let image = deployment
+        .and_then(|object| object.pointer("/spec/template/spec/containers/0/image"))
+        .and_then(Value::as_str)
+        .ok_or_else(|| NoEnvironment::because(format!("{file} of {name} has no Deployment with an image")))?;
+    candidate.operator = image.rsplit_once(':').map_or(image, |(_, tag)| tag).to_owned();
+    candidate.images = vec![image.to_owned()];
+    Ok(candidate)
+}
 
 /// A release's manifests, parsed.
 #[derive(Clone, Debug)]
@@ -168,6 +190,21 @@ mod tests {
         let error =
             from_folder(&release("v3.30.1"), folder.path(), "tigera-operator.yaml").unwrap_err().to_string();
         assert!(error.contains("--manifests takes a folder"), "{error}");
+    }
+
+    #[test]
+    fn a_candidate_is_what_its_manifests_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "kind: Namespace\n---\nkind: Deployment\nspec: {template: {spec: {containers: [{image: 'mine/operator:v9'}]}}}\n";
+        std::fs::write(folder.path().join("tigera-operator.yaml"), text).unwrap();
+        let made = candidate("v3.99.0-rc1", folder.path(), &release("v3.32.1")).unwrap();
+        assert_eq!(
+            (made.operator.as_str(), made.images.as_slice()),
+            ("v9", &["mine/operator:v9".to_owned()][..])
+        );
+        assert!(made.manifests.is_empty());
+        std::fs::write(folder.path().join("tigera-operator.yaml"), "kind: Namespace\n").unwrap();
+        assert!(candidate("v3.99.0-rc1", folder.path(), &release("v3.32.1")).is_err());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use manifests::candidate;
+
 use crate::environment::{About, Environment};
 use crate::progress::Teller;
 use crate::timing::Stopwatch;

@@ -43,7 +43,6 @@ pub(super) struct Kubelet<'a> {
     pub domain: &'a ClusterDomain,
     /// Search domains of the host that stand in front of the cluster's.
     pub host_search: &'a [String],
-    pub dns: IpAddr,
     /// What of the specifications is not carried out, by pod.
     pub not_carried_out: &'a Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
@@ -180,7 +179,7 @@ impl Kubelet<'_> {
             "ClusterFirstWithHostNet" => true,
             _ => false,
         };
-        let mut servers = vec![self.dns.to_string()];
+        let mut servers = vec![self.plane.address.to_string()];
         let mut search = self.host_search.to_vec();
         let mut options = Vec::new();
         if cluster {

@@ -1,7 +1,6 @@
-//! What runs of one domain: its DNS, its operator, its Goldmane and its Whisker.
+//! What runs of one domain: its operator, its Goldmane and its Whisker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,14 +14,15 @@ use tokio::task::JoinSet;
 use super::images::ImageSource;
 use super::kubelet::{Kubelet, Started};
 use super::plane::Plane;
-use super::pod::{Pod, Setup};
-use super::spec::{self, Planned};
+use super::pod::Pod;
+use super::spec;
 use super::statuses;
 use crate::environment::{About, LookError, Reached};
+use crate::probe::dns;
 use crate::progress::Teller;
+use crate::sight::DnsAnswer;
 use crate::stage::NoEnvironment;
 use crate::stage::calico::Calico;
-use crate::stage::containers::{VolumeFile, VolumeMount};
 use crate::stage::engine::Engine;
 use crate::timing::Stopwatch;
 use crate::wait::{Probe, wait_for};
@@ -33,7 +33,6 @@ const CRASHES: i64 = 2;
 /// One domain's programs, with the control plane that they run on.
 pub(super) struct Live {
     pub plane: Plane,
-    pub dns: Option<Pod>,
     pub operator: Option<Started>,
     pub goldmane: Option<Started>,
     pub whisker: Option<Started>,
@@ -59,7 +58,6 @@ impl Live {
     pub(super) fn new(plane: Plane) -> Self {
         Self {
             plane,
-            dns: None,
             operator: None,
             goldmane: None,
             whisker: None,
@@ -76,22 +74,10 @@ impl Live {
 
     /// Starts the operator, which renders by its resolv.conf, and lets it go on.
     pub(super) async fn start_operator(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let setup = Setup {
-            name: format!("catwalk-{}-{}-dns", self.plane.name, self.plane.served),
-            plane: self.plane.name.clone(),
-            network: self.plane.network.clone(),
-            sandbox_image: self.plane.images.own.clone(),
-            hostname: "dns".to_owned(),
-            volumes: BTreeMap::from([(DNS_VOLUME.to_owned(), Vec::new())]),
-            ..Setup::default()
-        };
-        let dns = Pod::create(order.engine, setup).await?;
-        let address = dns.address;
-        self.dns = Some(dns);
         let Some(deployment) = order.operator else { return Ok(()) };
         let template = deployment.spec.as_ref().map(|spec| &spec.template).cloned().unwrap_or_default();
         let name = deployment.metadata.name.clone().unwrap_or_default();
-        let started = self.kubelet(order, address).start(OPERATOR_NAMESPACE, &name, &template).await?;
+        let started = self.kubelet(order).start(OPERATOR_NAMESPACE, &name, &template).await?;
         self.operator = Some(started);
         let (client, running) = (self.plane.client.clone(), self.running.clone());
         self.statuses.spawn(statuses::write(client, move || {
@@ -100,14 +86,13 @@ impl Live {
         Ok(())
     }
 
-    fn kubelet<'a>(&'a self, order: &'a Order<'_>, dns: IpAddr) -> Kubelet<'a> {
+    fn kubelet<'a>(&'a self, order: &'a Order<'_>) -> Kubelet<'a> {
         Kubelet {
             engine: order.engine,
             plane: &self.plane,
             images: order.images,
             domain: &order.about.domain,
             host_search: &order.about.host_search,
-            dns,
             not_carried_out: order.not_carried_out,
         }
     }
@@ -115,18 +100,22 @@ impl Live {
     /// Waits until the operator has rendered both Deployments with all that they refer to, and their Services.
     pub(super) async fn rendered(&self, order: &Order<'_>) -> Result<[Deployment; 2], NoEnvironment> {
         let tell = order.teller.as_tell();
-        let every = Duration::from_millis(150);
-        wait_for("what the operator renders", order.deadline, every, &tell, || async {
+        let every = Duration::from_millis(200);
+        let waited = wait_for("what the operator renders", order.deadline, every, &tell, || async {
             if let Some(why) = self.operator_crashes(order.engine).await {
                 return Probe::Never(why);
             }
             match tokio::try_join!(self.whole("goldmane"), self.whole("whisker")) {
                 Ok((goldmane, whisker)) => Probe::Done([goldmane, whisker]),
-                Err(why) => Probe::NotYet(format!("{why}{}", self.operator_says(order.engine).await)),
+                Err(why) => Probe::NotYet(why.to_string()),
             }
         })
-        .await
-        .map_err(|e| NoEnvironment::because(e.to_string()))
+        .await;
+        match waited {
+            Ok(both) => Ok(both),
+            // Its log is long: it is read when there is something to explain.
+            Err(e) => Err(NoEnvironment::because(format!("{e}{}", self.operator_says(order.engine).await))),
+        }
     }
 
     /// A Deployment of calico-system, if all that its pods refer to is there.
@@ -161,10 +150,8 @@ impl Live {
             let state = engine.state(id).await.ok()??;
             if state.restarts >= CRASHES {
                 return Some(format!(
-                    "container {name} ended {} times, last with {}{}",
-                    state.restarts,
-                    state.exit_code,
-                    self.operator_says(engine).await
+                    "container {name} ended {} times, last with {}",
+                    state.restarts, state.exit_code
                 ));
             }
         }
@@ -193,12 +180,7 @@ impl Live {
         order: &Order<'_>,
         [goldmane, whisker]: &[Deployment; 2],
     ) -> Result<(), NoEnvironment> {
-        let dns = self
-            .dns
-            .as_ref()
-            .map(|dns| dns.address)
-            .ok_or_else(|| NoEnvironment::because("there is no DNS"))?;
-        let kubelet = self.kubelet(order, dns);
+        let kubelet = self.kubelet(order);
         let start = |name: &'static str, deployment: &Deployment| {
             let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
             let kubelet = &kubelet;
@@ -211,30 +193,35 @@ impl Live {
         ]);
         self.goldmane = Some(goldmane);
         self.whisker = Some(whisker);
-        self.start_dns(order).await
+        self.plane.serve(&self.zone(order.about).await?).await?;
+        self.dns_in_force(order).await
     }
 
-    async fn start_dns(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let file = self.zone(order.about).await?;
-        let own = self.plane.images.own.clone();
-        let Some(dns) = &mut self.dns else { return Ok(()) };
-        dns.write(&BTreeMap::from([(DNS_VOLUME.to_owned(), vec![file])])).await?;
-        let planned = Planned {
-            name: "dns".to_owned(),
-            args: vec!["dns".to_owned(), format!("/{DNS_VOLUME}/{DNS_FILE}")],
-            mounts: vec![VolumeMount {
-                volume: DNS_VOLUME.to_owned(),
-                path: format!("/{DNS_VOLUME}"),
-                read_only: true,
-                sub_path: None,
-            }],
-            ..Planned::default()
-        };
-        dns.run(&planned, &own, true).await
+    /// Waits until the DNS answers by the domain and its Services.
+    async fn dns_in_force(&self, order: &Order<'_>) -> Result<(), NoEnvironment> {
+        let tell = order.teller.as_tell();
+        let name =
+            format!("{}.", order.about.domain.service("goldmane", CALICO_NAMESPACE).to_ascii_lowercase());
+        let expected = self.goldmane.as_ref().map(|started| started.pod.address);
+        let every = Duration::from_millis(50);
+        wait_for("the DNS profile", order.deadline, every, &tell, || async {
+            match self.plane.relay.connect((self.plane.address, 53).into()).await {
+                Ok(Reached::Open(mut stream)) => match dns::ask(&mut stream, &name).await {
+                    DnsAnswer::Addresses(addresses) if addresses.first().copied() == expected => {
+                        Probe::Done(())
+                    }
+                    answer => Probe::NotYet(format!("{answer:?}")),
+                },
+                Ok(_) => Probe::NotYet("it does not listen yet".to_owned()),
+                Err(e) => Probe::NotYet(e.to_string()),
+            }
+        })
+        .await
+        .map_err(|e| NoEnvironment::because(e.to_string()))
     }
 
     /// What the DNS is to serve: the Services that exist, those of pods that run at the pods' addresses.
-    async fn zone(&self, about: &About) -> Result<VolumeFile, NoEnvironment> {
+    async fn zone(&self, about: &About) -> Result<Vec<u8>, NoEnvironment> {
         let calico = Calico::new(self.plane.client.clone());
         let mut services = BTreeMap::new();
         for (name, address) in calico.services().await.map_err(super::no)? {
@@ -244,8 +231,7 @@ impl Live {
             services.entry(format!("{name}.{CALICO_NAMESPACE}")).and_modify(|at| *at = started.pod.address);
         }
         let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
-        let bytes = serde_json::to_vec(&zone).map_err(|e| NoEnvironment::because(e.to_string()))?;
-        Ok(VolumeFile { path: DNS_FILE.to_owned(), mode: 0o644, group: 0, bytes })
+        serde_json::to_vec(&zone).map_err(|e| NoEnvironment::because(format!("writing the DNS' zone: {e}")))
     }
 
     /// Waits until Goldmane and Whisker listen, or crash: the cases find out why.
@@ -289,8 +275,7 @@ impl Live {
             operator.pod.stop().await;
         }
         let started = [self.operator, self.goldmane, self.whisker].into_iter().flatten().map(|s| s.pod);
-        let pods = started.chain(self.dns).map(Pod::end);
-        futures::future::try_join_all(pods).await?;
+        futures::future::try_join_all(started.map(Pod::end)).await?;
         Ok(self.plane)
     }
 
@@ -299,16 +284,9 @@ impl Live {
         for started in [self.operator, self.goldmane, self.whisker].into_iter().flatten() {
             started.pod.keep();
         }
-        if let Some(dns) = self.dns {
-            dns.keep();
-        }
         self.plane
     }
 }
-
-/// The volume and the file that the DNS reads.
-const DNS_VOLUME: &str = "zone";
-const DNS_FILE: &str = "zone.json";
 
 /// The custom resources of a release without those that cannot do anything here.
 pub(super) fn custom_resources(resources: &[Value], patch: &Value) -> Vec<Value> {

@@ -407,7 +407,6 @@ impl Stage for Nodeless {
         provenance.extend(digests.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
         self.note_what_was_built_here(about, &provenance);
         let missing = || NoEnvironment::because("a pod is gone");
-        let dns = live.dns.as_ref().map(|dns| dns.address).ok_or_else(missing)?;
         let goldmane = live.goldmane.as_ref().map(|started| started.pod.address).ok_or_else(missing)?;
         let whisker = live.whisker.as_ref().ok_or_else(missing)?;
         let env = NodelessEnvironment {
@@ -416,7 +415,7 @@ impl Stage for Nodeless {
             engine: shared.engine.clone(),
             provenance,
             relay: live.plane.relay.clone(),
-            dns,
+            dns: live.plane.address,
             goldmane,
             whisker: whisker.pod.address,
             search: whisker.search.clone(),

@@ -1,4 +1,5 @@
-//! A control plane without nodes: etcd and kube-apiserver in one pod, with certificates and tokens of their own.
+//! A control plane without nodes: etcd, kube-apiserver and the DNS in one pod, with certificates and tokens of their
+//! own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -94,7 +95,7 @@ impl Plane {
             network: network.clone(),
             sandbox_image: images.own.clone(),
             hostname: "control-plane".to_owned(),
-            volumes: BTreeMap::from([("pki".to_owned(), Vec::new()), ("etcd".to_owned(), Vec::new())]),
+            volumes: ["pki", "etcd", ZONE].map(|volume| (volume.to_owned(), Vec::new())).into(),
             published: vec![API_PORT, RELAY_PORT],
             relay_token: Some(relay_token.clone()),
             ..Setup::default()
@@ -106,6 +107,8 @@ impl Plane {
         pod.write(&BTreeMap::from([("pki".to_owned(), files)])).await?;
         pod.run(&etcd(), &images.etcd, true).await?;
         pod.run(&api_server(pod.address), &images.api_server, true).await?;
+        pod.write(&zone(NO_ZONE)).await?;
+        pod.run(&dns(), &images.own, true).await?;
         let port = |port: u16| {
             pod.published.get(&port).copied().ok_or_else(|| {
                 NoEnvironment::with_fix(
@@ -166,6 +169,11 @@ impl Plane {
         })
         .await
         .map_err(|e| NoEnvironment::because(e.to_string()))
+    }
+
+    /// Lets the DNS serve another zone, as JSON.
+    pub(super) async fn serve(&self, text: &[u8]) -> Result<(), NoEnvironment> {
+        self.pod.write(&zone(text)).await
     }
 
     /// A token of a service account, as a kubelet asks for it.
@@ -239,6 +247,8 @@ fn program(name: &str, command: Vec<String>, volume: &str, path: &str) -> Planne
     Planned {
         name: name.to_owned(),
         command,
+        // Two cores carry several control planes, and there is memory enough (Go, `runtime`, GOGC).
+        env: BTreeMap::from([("GOGC".to_owned(), "400".to_owned())]),
         user: Some("0:0".to_owned()),
         mounts: vec![VolumeMount {
             volume: volume.to_owned(),
@@ -248,6 +258,23 @@ fn program(name: &str, command: Vec<String>, volume: &str, path: &str) -> Planne
         }],
         ..Planned::default()
     }
+}
+
+/// The volume and the file that the DNS reads.
+const ZONE: &str = "zone";
+const ZONE_FILE: &str = "zone.json";
+/// What it reads before there is a domain.
+const NO_ZONE: &[u8] = br#"{"domain": "catwalk.invalid", "profile": "strict", "services": {}}"#;
+
+fn zone(text: &[u8]) -> BTreeMap<String, Vec<VolumeFile>> {
+    let file = VolumeFile { path: ZONE_FILE.to_owned(), mode: 0o644, group: 0, bytes: text.to_vec() };
+    BTreeMap::from([(ZONE.to_owned(), vec![file])])
+}
+
+/// The DNS of all domains that the control plane serves, one after the other.
+fn dns() -> Planned {
+    let planned = program("dns", Vec::new(), ZONE, &format!("/{ZONE}"));
+    Planned { args: vec!["dns".to_owned(), format!("/{ZONE}/{ZONE_FILE}")], ..planned }
 }
 
 /// Only its own pod reaches it, and what it keeps is gone with the run: so neither TLS nor fsync.
@@ -281,6 +308,7 @@ fn api_server(address: IpAddr) -> Planned {
         "--service-account-signing-key-file=/pki/service-accounts.key".to_owned(),
         "--token-auth-file=/pki/tokens.csv".to_owned(),
         "--authorization-mode=RBAC".to_owned(),
+        "--enable-priority-and-fairness=false".to_owned(),
         // calico-node's DaemonSet is privileged.
         "--allow-privileged=true".to_owned(),
         // Services are reached at their endpoints: there is no kube-proxy.

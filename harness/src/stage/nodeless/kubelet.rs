@@ -94,7 +94,8 @@ impl Kubelet<'_> {
         let always = spec.restart_policy.as_deref().unwrap_or("Always") == "Always";
         for container in spec.init_containers.iter().flatten() {
             let planned = planner.container(container, pod.address, api_server)?;
-            pod.run(&planned, &self.images.have(&planned.image).await?, false).await?;
+            let image = self.images.have(&planned.image).await?;
+            pod.run(&[(&planned, image)], false).await?;
             self.wait_for_end(&pod, &planned.name).await?;
         }
         let mut planned = Vec::new();
@@ -108,9 +109,11 @@ impl Kubelet<'_> {
             .entry(format!("{namespace}/{name}"))
             .or_default()
             .extend(left_out);
+        let mut with_images = Vec::new();
         for container in &planned {
-            pod.run(container, &self.images.have(&container.image).await?, always).await?;
+            with_images.push((container, self.images.have(&container.image).await?));
         }
+        pod.run(&with_images, always).await?;
         let ready: Ready = Arc::default();
         let probing = self.probe(&pod, &planned, &ready);
         Ok(Started { search: SearchList::from_resolv_conf(&resolv_conf), pod, ready, _probing: probing })

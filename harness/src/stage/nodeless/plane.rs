@@ -105,10 +105,14 @@ impl Plane {
         let (authority, files) = certificates(pod.address, &token)
             .map_err(|e| NoEnvironment::because(format!("issuing the control plane's certificates: {e}")))?;
         pod.write(&BTreeMap::from([("pki".to_owned(), files)])).await?;
-        pod.run(&etcd(), &images.etcd, true).await?;
-        pod.run(&api_server(pod.address), &images.api_server, true).await?;
         pod.write(&zone(NO_ZONE)).await?;
-        pod.run(&dns(), &images.own, true).await?;
+        let (etcd, api_server, dns) = (etcd(), api_server(pod.address), dns());
+        let containers = [
+            (&etcd, images.etcd.clone()),
+            (&api_server, images.api_server.clone()),
+            (&dns, images.own.clone()),
+        ];
+        pod.run(&containers, true).await?;
         let port = |port: u16| {
             pod.published.get(&port).copied().ok_or_else(|| {
                 NoEnvironment::with_fix(

@@ -106,13 +106,24 @@ impl Pod {
         self.engine.upload(self.sandbox.id(), &folders.collect()).await
     }
 
-    /// Starts a container in it.
+    /// Starts containers in it, each with its image, at once.
     pub(super) async fn run(
         &mut self,
+        planned: &[(&Planned, String)],
+        restarts: bool,
+    ) -> Result<(), NoEnvironment> {
+        let starts = planned.iter().map(|(planned, image)| self.start(planned, image, restarts));
+        let started = futures::future::try_join_all(starts).await?;
+        self.containers.extend(started);
+        Ok(())
+    }
+
+    async fn start(
+        &self,
         planned: &Planned,
         image: &str,
         restarts: bool,
-    ) -> Result<(), NoEnvironment> {
+    ) -> Result<(String, Running), NoEnvironment> {
         let mounts = planned
             .mounts
             .iter()
@@ -135,9 +146,7 @@ impl Pod {
             restarts,
             ..NewContainer::new(name, image, &self.setup.plane, network)
         };
-        let running = self.engine.start(new).await?;
-        self.containers.push((planned.name.clone(), running));
-        Ok(())
+        Ok((planned.name.clone(), self.engine.start(new).await?))
     }
 
     /// The id of one of its containers.

@@ -159,6 +159,7 @@ mod tests {
             dns: DnsProfile::Strict,
             stage: "lab".into(),
             modelled: true,
+            with: vec![],
         };
         let known = issues.affecting("delivery/flow-is-delivered", &about).unwrap();
         let hold = |verdict| outcome(&Demand::Delivered, &judgement(verdict), Some(&known)).0;

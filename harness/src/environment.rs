@@ -25,6 +25,8 @@ pub enum Capability {
     AskWhisker,
     /// Runs pods whose traffic calico-node reports to Goldmane.
     NodeFlows,
+    /// Lists what the operator rendered, and every Service.
+    ListRendered,
 }
 
 /// What an environment is.
@@ -40,12 +42,21 @@ pub struct About {
     pub stage: String,
     /// Whether stand-ins run in place of Calico's programs.
     pub modelled: bool,
+    /// What is set up beside Calico as released, sorted: files of `kind-configs/with`.
+    #[serde(default)]
+    pub with: Vec<String>,
 }
 
 impl About {
-    /// `v3.30.1-corp.internal-strict`: the environment's part of a case's id, and its folder's name.
+    /// `v3.30.1-corp.internal-strict`, `v3.30.1-corp.internal-strict+gatewayapi`: the environment's part of a case's
+    /// id, and its folder's name.
     pub fn id(&self) -> String {
-        format!("{}-{}-{}", self.calico, self.domain, self.dns)
+        let mut id = format!("{}-{}-{}", self.calico, self.domain, self.dns);
+        for extra in &self.with {
+            id.push('+');
+            id.push_str(extra);
+        }
+        id
     }
 }
 
@@ -144,8 +155,11 @@ pub trait Environment: Send + Sync {
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError>;
     /// All that whisker-backend logged.
     async fn whisker_log(&self) -> Result<String, LookError>;
-    /// The objects that the operator rendered, without Secrets.
+    /// The objects that the operator rendered. Of a Secret no data is among it, only its certificates, as
+    /// `certificates`, PEM by key.
     async fn rendered(&self) -> Result<Vec<Value>, LookError>;
+    /// Every Service that there is, rendered or not, as `name.namespace`.
+    async fn services(&self) -> Result<Vec<String>, LookError>;
     /// What the cluster says of itself.
     async fn claims(&self) -> Claims;
     /// Sends traffic from one pod to another; the namespace and the beginning of the sender's name.

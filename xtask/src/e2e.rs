@@ -108,6 +108,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         calico: args.calico.clone(),
         dns: args.dns.clone(),
         scenarios: args.scenario.clone(),
+        with: Vec::new(),
     };
     let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
     let cni = match (args.cni, args.standin) {

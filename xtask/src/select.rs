@@ -19,6 +19,8 @@ pub(crate) struct Selection {
     pub(crate) dns: Vec<DnsProfile>,
     /// Scenarios, by id or the beginning of one; none means all.
     pub(crate) scenarios: Vec<String>,
+    /// What is set up beside Calico as released, sorted.
+    pub(crate) with: Vec<String>,
 }
 
 /// Every environment that the selection means, with its scenarios.
@@ -33,7 +35,14 @@ pub(crate) fn groups(
     let mut groups = Vec::new();
     for calico in versions(&selection.calico, stage, releases)? {
         for (domain, dns) in domains(selection, stage, configs)? {
-            let about = About { calico: calico.clone(), domain, dns, stage: stage.to_owned(), modelled };
+            let about = About {
+                calico: calico.clone(),
+                domain,
+                dns,
+                stage: stage.to_owned(),
+                modelled,
+                with: selection.with.clone(),
+            };
             groups.push(Group { about, scenarios: scenarios.clone() });
         }
     }
@@ -166,6 +175,7 @@ mod tests {
             calico: words(&["3.30.1", "v3.30.1", "newest"]),
             dns: vec![DnsProfile::Dual],
             scenarios: words(&["stream-opens"]),
+            ..Selection::default()
         };
         let groups = select(selection, "kind").unwrap();
         let expected = ["v3.30.1-a.b-dual", "v3.30.1-c.d-dual", "v3.32.1-a.b-dual", "v3.32.1-c.d-dual"];

@@ -30,6 +30,7 @@ fn main() -> anyhow::Result<()> {
                 dns: config.dns,
                 stage: "lab".to_owned(),
                 modelled: true,
+                with: Vec::new(),
             };
             for scenario in catwalk_delivery::ALL {
                 let (release, about, issues) = (release.clone(), about.clone(), issues.clone());

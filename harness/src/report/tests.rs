@@ -14,6 +14,7 @@ pub(super) fn of(outcome: Outcome) -> Report {
         dns: DnsProfile::Strict,
         stage: "lab".into(),
         modelled: true,
+        with: vec![],
     };
     let verdict = match outcome {
         Outcome::Passed | Outcome::UnexpectedPass => Verdict::Delivered { after_ms: 12 },

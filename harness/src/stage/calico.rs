@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
-use catwalk_fixtures::standin::operator::MODELLED_LABEL;
-use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList, pki};
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -34,8 +31,6 @@ const RENDERED: [(&str, &str); 14] = [
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
 ];
-/// The API group of the custom resources that own what the operator renders.
-const OWNERS: &str = "operator.tigera.io/";
 
 /// A Calico behind an API server.
 pub(super) struct Calico {
@@ -144,7 +139,12 @@ impl Calico {
     pub(super) async fn rendered(&self) -> Result<Vec<Value>, LookError> {
         let lists = RENDERED.iter().map(|(api_version, kind)| self.list(api_version, kind));
         let lists = futures::future::try_join_all(lists).await?;
-        Ok(lists.into_iter().flatten().filter(is_rendered).map(certificates_alone).collect())
+        Ok(lists
+            .into_iter()
+            .flatten()
+            .filter(objects::is_rendered)
+            .map(objects::certificates_alone)
+            .collect())
     }
 
     async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, LookError> {
@@ -172,36 +172,6 @@ impl Calico {
     }
 }
 
-/// Whether the operator, or the stand-in for it, made the object.
-fn is_rendered(object: &Value) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let is_owned = owners.into_iter().flatten().any(|owner| {
-        owner.get("apiVersion").and_then(Value::as_str).is_some_and(|version| version.starts_with(OWNERS))
-    });
-    is_owned || object["metadata"]["labels"][MODELLED_LABEL] == json!("true")
-}
-
-/// A Secret with its certificates in place of its data; another object as it is.
-fn certificates_alone(mut object: Value) -> Value {
-    if object["kind"] != json!("Secret") {
-        return object;
-    }
-    let mut certificates = serde_json::Map::new();
-    for (key, value) in object["data"].as_object().into_iter().flatten() {
-        let text = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-        let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) else { continue };
-        // Anything that is not wholly certificates may hold a key.
-        if !text.contains("PRIVATE KEY") && pki::certificates(&text).is_ok() {
-            certificates.insert(key.clone(), json!(text));
-        }
-    }
-    if let Some(object) = object.as_object_mut() {
-        object.remove("data");
-        object.insert("certificates".to_owned(), Value::Object(certificates));
-    }
-    object
-}
-
 /// A TigeraStatus in one line: `Available`, `Available, Degraded: reason`, `Progressing`.
 fn conditions(status: &Value) -> String {
     let conditions = status.pointer("/status/conditions").and_then(Value::as_array);
@@ -220,30 +190,4 @@ fn conditions(status: &Value) -> String {
         .collect();
     words.sort();
     if words.is_empty() { "says nothing".to_owned() } else { words.join(", ") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_secret_nothing_but_certificates_is_seen() {
-        let authority = Authority::generate("x").unwrap();
-        let (certificate, key) = (authority.certificate_pem(), authority.key_pem());
-        let both = format!("{certificate}{}", *key);
-        let secret = json!({"kind": "Secret", "data": {
-            "tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(&*key),
-            "both": STANDARD.encode(both), "token": STANDARD.encode("abc"), "binary": STANDARD.encode([0xff]),
-        }});
-        let seen = certificates_alone(secret);
-        assert_eq!(seen, json!({"kind": "Secret", "certificates": {"tls.crt": certificate}}));
-    }
-
-    #[test]
-    fn what_a_user_made_is_not_rendered() {
-        let owned = json!({"metadata": {"ownerReferences": [{"apiVersion": "operator.tigera.io/v1"}]}});
-        let pod = json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1"}]}});
-        assert!(is_rendered(&owned) && !is_rendered(&pod) && !is_rendered(&json!({"metadata": {}})));
-        assert!(is_rendered(&json!({"metadata": {"labels": {MODELLED_LABEL: "true"}}})));
-    }
 }

@@ -35,6 +35,7 @@ async fn find(calico: &str, dns: DnsProfile, plant: Plant, scenarios: &[Scenario
         dns,
         stage: "lab".to_owned(),
         modelled: true,
+        with: vec![],
     };
     let lab = Lab::new(Release::table().unwrap()).with(plant).impatient(Duration::from_millis(500));
     let record = Arc::new(Mutex::new(empty_report()));

@@ -45,7 +45,7 @@ impl Environment for KindEnvironment {
     }
 
     fn can(&self) -> Vec<Capability> {
-        let mut can = vec![Capability::PushFlow, Capability::AskWhisker];
+        let mut can = vec![Capability::PushFlow, Capability::AskWhisker, Capability::ListRendered];
         if self.traffic.is_some() {
             can.push(Capability::NodeFlows);
         }
@@ -123,6 +123,10 @@ impl Environment for KindEnvironment {
 
     async fn rendered(&self) -> Result<Vec<Value>, LookError> {
         self.calico.rendered().await
+    }
+
+    async fn services(&self) -> Result<Vec<String>, LookError> {
+        Ok(self.calico.services().await?.into_keys().collect())
     }
 
     async fn claims(&self) -> Claims {

@@ -49,7 +49,7 @@ fn today_s_judgement_gives_the_verdict_that_a_person_checked() {
             let judgement = judge(sight);
             assert!(checked.same_finding(&judgement.verdict), "{}: {judgement:?}", case.id);
             let known = issues.affecting(&case.scenario, about);
-            let (outcome, reason) = outcome(&case.demands, &judgement, known.as_ref());
+            let (outcome, reason) = outcome(&case.demands, &judgement, &known);
             assert!(matches!(outcome, Outcome::Passed | Outcome::KnownIssue), "{}: {reason:?}", case.id);
             judged += 1;
         }

@@ -55,7 +55,7 @@ pub(crate) fn groups(
 }
 
 fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>> {
-    let all = catwalk_delivery::ALL;
+    let all = [&catwalk_delivery::ALL[..], &catwalk_audit::ALL[..]].concat();
     for word in wanted {
         if !all.iter().any(|s| matches(s.id, word)) {
             let ids: Vec<&str> = all.iter().map(|s| s.id).collect();
@@ -159,7 +159,7 @@ mod tests {
     fn kind_takes_the_newest_release_under_two_domains() {
         let groups = select(Selection::default(), "kind").unwrap();
         assert_eq!(ids(&groups), ["v3.32.1-cluster.local-strict", "v3.32.1-corp.internal-strict"]);
-        assert_eq!(groups[0].scenarios.len(), 4);
+        assert_eq!(groups[0].scenarios.len(), 6);
     }
 
     #[test]

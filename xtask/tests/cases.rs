@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
                 modelled: true,
                 with: Vec::new(),
             };
-            for scenario in catwalk_delivery::ALL {
+            for scenario in catwalk_delivery::ALL.into_iter().chain(catwalk_audit::ALL) {
                 let (release, about, issues) = (release.clone(), about.clone(), issues.clone());
                 let id = case::id(&scenario, &about);
                 // What the lab cannot do is skipped, and shown as ignored: a skip is never a pass.
@@ -57,11 +57,9 @@ fn run(release: Release, about: &About, scenario: &Scenario, issues: &KnownIssue
         let finding = (scenario.run)(place).await?;
         env.finish().await?;
         let known = issues.affecting(scenario.id, about);
-        match outcome(&scenario.demands, &finding.judgement, known.as_ref()) {
+        match outcome(&scenario.demands, &finding.judgement, &known) {
             (Outcome::Passed | Outcome::KnownIssue, _) => Ok(()),
-            (_, reason) => {
-                Err(format!("{}: {reason:?}\n{:#?}", finding.judgement.verdict, finding.sight).into())
-            }
+            (_, reason) => Err(format!("{}: {reason:?}\n{finding:#?}", finding.judgement.verdict).into()),
         }
     })
 }

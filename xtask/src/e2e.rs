@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Scenario, or the crate of several, may be repeated [default: all]
     #[arg(long, value_name = "ID")]
     scenario: Vec<String>,
+    /// What to set up beside Calico as released, by the files of kind-configs/with, may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    with: Vec<String>,
     /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
@@ -108,7 +111,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         calico: args.calico.clone(),
         dns: args.dns.clone(),
         scenarios: args.scenario.clone(),
-        with: Vec::new(),
+        with: select::extras(&args.with, &configs)?,
     };
     let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
     let cni = match (args.cni, args.standin) {
@@ -265,6 +268,9 @@ async fn interruption() {
 /// A flag that the stage would not look at is a mistake, and better said than ignored.
 fn refuse_idle_flags(args: &Args) -> Result<()> {
     if args.stage == StageName::Kind {
+        if args.standin && !args.with.is_empty() {
+            bail!("--with does nothing with --standin: no operator runs that would render more");
+        }
         return Ok(());
     }
     let idle = [
@@ -272,6 +278,7 @@ fn refuse_idle_flags(args: &Args) -> Result<()> {
         ("--standin", args.standin),
         ("--cni", args.cni.is_some()),
         ("--node-image", args.node_image.is_some()),
+        ("--with", !args.with.is_empty()),
     ];
     match idle.iter().find(|(_, given)| *given) {
         Some((flag, _)) => bail!("{flag} does nothing in the lab, where everything is a stand-in"),
@@ -318,6 +325,9 @@ fn print_plan(
                     "  Installation: {}\n",
                     configs.installation(&about.domain, about.dns)
                 ));
+                for object in configs.extras(&about.with)? {
+                    text.push_str(&format!("  beside it: {object}\n"));
+                }
             }
         }
         if write!(out, "{text}").is_err() {

@@ -17,9 +17,11 @@ use catwalk_harness::timing::Stopwatch;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let configs = Configs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs"))?;
     let releases = Release::table()?;
+    // Most of a case is waiting.
+    arguments.test_threads.get_or_insert(Lab::new(Vec::new()).carries());
     let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
     let mut trials = Vec::new();
     for release in &releases {

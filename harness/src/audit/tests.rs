@@ -110,17 +110,10 @@ fn names_of_other_domains_are_told_from_the_cluster_s_own() {
 
 #[test]
 fn full_names_are_those_of_services_in_the_own_domain() {
-    let rows: [(&str, &str, Option<(&str, &str)>); 8] = [
-        (
-            "corp.internal",
-            "https://Guardian.calico-system.svc.corp.internal:443/x",
-            Some(("guardian.calico-system.svc.corp.internal", "guardian.calico-system")),
-        ),
-        (
-            "Corp.Internal.",
-            "goldmane.calico-system.svc.Corp.Internal.:7443",
-            Some(("goldmane.calico-system.svc.corp.internal", "goldmane.calico-system")),
-        ),
+    let goldmane = ("goldmane.calico-system.svc.corp.internal", "goldmane.calico-system");
+    let rows = [
+        ("corp.internal", "https://Goldmane.calico-system.svc.corp.internal:443/x", Some(goldmane)),
+        ("Corp.Internal.", "goldmane.calico-system.svc.Corp.Internal.:7443", Some(goldmane)),
         ("corp", "a.b.svc.corp", Some(("a.b.svc.corp", "a.b"))),
         ("a.svc.b", "x.y.svc.a.svc.b", Some(("x.y.svc.a.svc.b", "x.y"))),
         ("corp", "pod-0.a.b.svc.corp", Some(("pod-0.a.b.svc.corp", "a.b"))),
@@ -131,9 +124,8 @@ fn full_names_are_those_of_services_in_the_own_domain() {
     for (own, text, expected) in rows {
         let object = json!({"kind": "Service", "metadata": {"name": "x", "annotations": {"a": text}}});
         let named = names(&[object], &ClusterDomain::observed(own));
-        let full: Vec<_> =
-            named.full.iter().map(|(name, (service, _))| (name.as_str(), service.as_str())).collect();
-        assert_eq!(full, Vec::from_iter(expected), "{text:?}");
+        let full = named.full.iter().map(|(name, (service, _))| (name.as_str(), service.as_str()));
+        assert_eq!(Vec::from_iter(full), Vec::from_iter(expected), "{text:?}");
         assert!(named.foreign.is_empty(), "{text:?}");
     }
 }

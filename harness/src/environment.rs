@@ -25,6 +25,8 @@ pub enum Capability {
     AskWhisker,
     /// Runs pods whose traffic calico-node reports to Goldmane.
     NodeFlows,
+    /// Lists what the operator rendered, and every Service.
+    ListRendered,
 }
 
 /// What an environment is.
@@ -43,13 +45,25 @@ pub struct About {
     /// Search domains of the host that resolv.conf has in front of the cluster's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_search: Vec<String>,
+    /// What is set up beside Calico as released, sorted: files of `kind-configs/with`.
+    #[serde(default)]
+    pub with: Vec<String>,
 }
 
 impl About {
-    /// `v3.30.1-corp.internal-strict`: the environment's part of a case's id, and its folder's name.
+    /// `v3.30.1-corp.internal-strict`, `v3.30.1-corp.internal-strict+gatewayapi`: the environment's part of a case's
+    /// id, and its folder's name.
     pub fn id(&self) -> String {
-        let search: String = self.host_search.iter().map(|domain| format!("+search-{domain}")).collect();
-        format!("{}-{}-{}{search}", self.calico, self.domain, self.dns)
+        let mut id = format!("{}-{}-{}", self.calico, self.domain, self.dns);
+        for extra in &self.with {
+            id.push('+');
+            id.push_str(extra);
+        }
+        for domain in &self.host_search {
+            id.push_str("+search-");
+            id.push_str(domain);
+        }
+        id
     }
 }
 
@@ -148,8 +162,13 @@ pub trait Environment: Send + Sync {
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError>;
     /// All that whisker-backend logged.
     async fn whisker_log(&self) -> Result<String, LookError>;
-    /// The objects that the operator rendered, without Secrets.
+    /// The objects that the operator rendered. Of a Secret no data is among it, only its certificates, as
+    /// `certificates`, PEM by key.
     async fn rendered(&self) -> Result<Vec<Value>, LookError>;
+    /// Every Service that there is, rendered or not, as `name.namespace`.
+    async fn services(&self) -> Result<Vec<String>, LookError>;
+    /// Waits until the operator has rendered all that it was asked for, by its own word; bounded.
+    async fn rendering_ended(&self) -> Result<(), LookError>;
     /// What the cluster says of itself.
     async fn claims(&self) -> Claims;
     /// Sends traffic from one pod to another; the namespace and the beginning of the sender's name.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::report::write_whole;
 use crate::stage::Provisioned;
+use crate::stage::objects::LAST_APPLIED;
 
 /// Bytes of the longest value of a ConfigMap that is written down.
 const LONGEST_VALUE: usize = 16 * 1024;
@@ -57,7 +58,7 @@ fn without_secrets(mut object: Value) -> Option<Value> {
             metadata.remove(noise);
         }
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            annotations.remove(LAST_APPLIED);
         }
     }
     Some(object)

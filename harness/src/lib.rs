@@ -1,5 +1,6 @@
 //! How to stand a Calico up and look at it: stages, probes, verdicts, ownership, the run and its report.
 
+pub mod audit;
 pub mod case;
 pub mod environment;
 pub mod evidence;

@@ -1,5 +1,7 @@
 //! Looking: the questions that scenarios ask, each until its answer can be believed.
 
+mod audit;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use catwalk_fixtures::pki::LeafRequest;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use crate::audit::Audit;
 use crate::environment::{Environment, LookError, Reached};
 use crate::judge::{EVENT_STREAM, Judgement, judge, words};
 use crate::probe::{self, call, http, tls};
@@ -30,8 +33,11 @@ pub struct Place {
 pub struct Finding {
     /// What it comes to.
     pub judgement: Judgement,
-    /// What was seen; none where nothing could be.
+    /// What was seen of Whisker and Goldmane; none where nothing could be.
     pub sight: Option<Sight>,
+    /// What was seen of rendered objects; none where they were not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
 }
 
 /// A question to Whisker.
@@ -123,7 +129,7 @@ impl Place {
             Err(GaveUp::Never { why, .. }) => why,
         };
         Ok(match newest.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((judgement, sight)) => Finding { judgement, sight: Some(sight) },
+            Some((judgement, sight)) => Finding { judgement, sight: Some(sight), audit: None },
             None => Finding {
                 judgement: Judgement {
                     verdict: Verdict::TimedOut { last },
@@ -131,6 +137,7 @@ impl Place {
                     further_defects: Vec::new(),
                 },
                 sight: None,
+                audit: None,
             },
         })
     }

@@ -166,7 +166,7 @@ fn errored(scenario: &Scenario, about: &About, reason: &str, took: Duration) -> 
         demands: scenario.demands,
         outcome: Outcome::Errored,
         reason: Some(reason.to_owned()),
-        known_issue: None,
+        known_issues: Vec::new(),
         finding: None,
         claims: None,
         took_ms: millis(took),

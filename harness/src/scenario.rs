@@ -35,6 +35,8 @@ pub struct Scenario {
 pub enum Demand {
     /// What was pushed is seen.
     Delivered,
+    /// What the operator rendered holds.
+    Clean,
 }
 
 impl Demand {
@@ -42,6 +44,7 @@ impl Demand {
     pub fn is_met_by(&self, verdict: &Verdict) -> bool {
         match self {
             Self::Delivered => matches!(verdict, Verdict::Delivered { .. }),
+            Self::Clean => matches!(verdict, Verdict::Clean { .. }),
         }
     }
 }

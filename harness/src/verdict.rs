@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a look at Whisker and Goldmane comes to.
+use crate::audit::ForeignName;
+
+/// What a look at Whisker and Goldmane, or at what the operator rendered, comes to.
 ///
 /// Two verdicts are equal only with all their parameters; [`Verdict::same_finding`] leaves out what differs between
 /// two looks at the same defect (times, and the status at which a wait ended).
@@ -82,11 +84,41 @@ pub enum Verdict {
     },
     /// Whisker lists flows, and the one that was pushed is not among them.
     FlowMissing,
+    /// What the operator rendered names no cluster domain but the cluster's own, or is served by every name.
+    Clean {
+        /// How many objects were looked at.
+        objects: usize,
+        /// How many different full names of the cluster's own domain are in them.
+        names: usize,
+        /// Those of them whose Service does not exist, where that was looked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        without_service: Vec<String>,
+    },
+    /// What the operator rendered names another cluster domain.
+    NamesForeignDomain {
+        /// Each name with its place, sorted.
+        names: Vec<ForeignName>,
+    },
+    /// What the operator rendered names Services that exist, by names that do not lead to them.
+    NamesNotServed {
+        /// Each name with what is broken, sorted by name.
+        names: Vec<Unserved>,
+    },
     /// Nothing could be said before the deadline.
     TimedOut {
         /// What was last seen.
         last: String,
     },
+}
+
+/// A full name in rendered objects that does not lead to its Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unserved {
+    /// The objects that name it, sorted.
+    pub named_by: Vec<String>,
+    /// The first broken layer, with the name.
+    pub why: Verdict,
 }
 
 /// A verdict's name without its parameters.
@@ -113,15 +145,24 @@ impl Verdict {
             Self::WhiskerNotRunning { .. } => "WhiskerNotRunning",
             Self::WhiskerFailed { .. } => "WhiskerFailed",
             Self::FlowMissing => "FlowMissing",
+            Self::Clean { .. } => "Clean",
+            Self::NamesForeignDomain { .. } => "NamesForeignDomain",
+            Self::NamesNotServed { .. } => "NamesNotServed",
             Self::TimedOut { .. } => "TimedOut",
         }
     }
 
-    /// Whether both are the same finding: equal but for times and a wait's last status.
+    /// Whether both are the same finding: equal but for times, counts and a wait's last status.
     pub fn same_finding(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Delivered { .. }, Self::Delivered { .. })
+            | (Self::Clean { .. }, Self::Clean { .. })
             | (Self::TimedOut { .. }, Self::TimedOut { .. }) => true,
+            (Self::NamesNotServed { names: a }, Self::NamesNotServed { names: b }) => {
+                let same =
+                    |(a, b): (&Unserved, &Unserved)| a.named_by == b.named_by && a.why.same_finding(&b.why);
+                a.len() == b.len() && a.iter().zip(b).all(same)
+            }
             _ => self == other,
         }
     }
@@ -129,6 +170,9 @@ impl Verdict {
     /// Whether time alone may cure it. The others need a change of what is deployed, so a second look that agrees
     /// settles them.
     pub fn may_pass(&self) -> bool {
+        if let Self::NamesNotServed { names } = self {
+            return names.iter().any(|name| name.why.may_pass());
+        }
         matches!(
             self,
             Self::NameServerUnreachable { .. }
@@ -162,6 +206,15 @@ impl fmt::Display for Verdict {
             }
             Self::RpcFailed { code } => write!(f, "{kind}: {code}"),
             Self::WhiskerFailed { status, body } => write!(f, "{kind}: status {status}, {body:?}"),
+            Self::Clean { objects, names, without_service } => {
+                write!(f, "{kind}: {objects} objects, {names} full names")?;
+                match without_service.as_slice() {
+                    [] => Ok(()),
+                    without => write!(f, ", without a Service {}", without.join(", ")),
+                }
+            }
+            Self::NamesForeignDomain { names } => write!(f, "{kind}: {}", join(names)),
+            Self::NamesNotServed { names } => write!(f, "{kind}: {}", join(names)),
             Self::TimedOut { last } => write!(f, "{kind}: last seen: {last}"),
             Self::ConnectionRefused
             | Self::ConnectionTimedOut
@@ -171,4 +224,15 @@ impl fmt::Display for Verdict {
             | Self::FlowMissing => f.write_str(kind),
         }
     }
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (in {})", self.why, self.named_by.join(", "))
+    }
+}
+
+/// Each in its words, in one line.
+pub(crate) fn join<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -11,8 +11,10 @@
 
 use std::path::{Path, PathBuf};
 
+use catwalk_fixtures::ClusterDomain;
+use catwalk_harness::audit::{ForeignName, names};
 use catwalk_harness::case::{KnownIssues, Outcome, outcome};
-use catwalk_harness::judge::{judge, words};
+use catwalk_harness::judge::{audit, judge, words};
 use catwalk_harness::report::Report;
 use catwalk_harness::verdict::Verdict;
 use serde_json::Value;
@@ -44,14 +46,20 @@ fn today_s_judgement_gives_the_verdict_that_a_person_checked() {
         assert_eq!(folder.file_name().unwrap().to_str().unwrap(), about.id());
         let mut judged = 0;
         for case in &report.cases {
-            let sight = case.finding.as_ref().and_then(|finding| finding.sight.as_ref());
-            let Some(sight) = sight else { continue };
-            let judgement = judge(sight);
-            assert!(checked.same_finding(&judgement.verdict), "{}: {judgement:?}", case.id);
+            let Some(finding) = &case.finding else { continue };
+            let judgement = match (&finding.sight, &finding.audit) {
+                (Some(sight), _) => {
+                    let judgement = judge(sight);
+                    assert!(checked.same_finding(&judgement.verdict), "{}: {judgement:?}", case.id);
+                    judged += 1;
+                    judgement
+                }
+                (None, Some(audit)) => audit::judge(audit),
+                (None, None) => continue,
+            };
             let known = issues.affecting(&case.scenario, about);
-            let (outcome, reason) = outcome(&case.demands, &judgement, known.as_ref());
+            let (outcome, reason) = outcome(&case.demands, &judgement, &known);
             assert!(matches!(outcome, Outcome::Passed | Outcome::KnownIssue), "{}: {reason:?}", case.id);
-            judged += 1;
         }
         assert_eq!(judged, 4, "{}", folder.display());
     }
@@ -67,6 +75,43 @@ fn whisker_s_whole_log_admits_the_checked_verdict() {
             (Some(set), verdict) if set.contains(verdict) => {}
             (set, verdict) => panic!("{}: {set:?} does not admit {verdict}", folder.display()),
         }
+    }
+}
+
+/// The one name of another domain that operator v1.38.0 rendered.
+fn hard_coded() -> ForeignName {
+    ForeignName {
+        object: "Deployment calico-system/whisker".into(),
+        field: "spec.template.spec.containers[whisker-backend].env[GOLDMANE_HOST]".into(),
+        name: "goldmane.calico-system.svc.cluster.local".into(),
+    }
+}
+
+#[test]
+fn in_what_real_operators_rendered_the_audit_finds_calico_10396_and_nothing_else() {
+    let mut audited = Vec::new();
+    for folder in folders() {
+        let report: Report = json(&folder.join("report.json"));
+        let about = report.environments[0].about.clone();
+        audited.push((about.calico, about.domain, json(&folder.join("objects.json"))));
+    }
+    let rendered = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/rendered");
+    for version in ["v3.30.0", "v3.30.1", "v3.32.1"] {
+        let recorded: Value = json(&rendered.join(format!("{version}.json")));
+        let domain = ClusterDomain::observed(recorded["cluster_domain"].as_str().unwrap());
+        audited.push((version.to_owned(), domain, recorded["items"].as_array().unwrap().clone()));
+    }
+    assert!(audited.len() >= 7);
+    for (calico, domain, objects) in audited {
+        let objects: Vec<Value> = objects;
+        let named = names(&objects, &domain);
+        let expected = if calico == "v3.30.0" { vec![hard_coded()] } else { vec![] };
+        assert_eq!(Vec::from_iter(named.foreign), expected, "{calico} under {domain}");
+        let guardian = domain.service("guardian", "calico-system");
+        assert!(named.full.contains_key(&guardian), "{calico} under {domain}: {:?}", named.full);
+        // The same objects in another cluster would name a foreign domain all over.
+        let elsewhere = names(&objects, &ClusterDomain::observed("else.where")).foreign;
+        assert!(elsewhere.iter().any(|foreign| foreign.name == guardian), "{calico}: {elsewhere:?}");
     }
 }
 

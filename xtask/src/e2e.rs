@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Scenario, or the crate of several, may be repeated [default: all]
     #[arg(long, value_name = "ID")]
     scenario: Vec<String>,
+    /// What to set up beside Calico as released, by the files of kind-configs/with, may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    with: Vec<String>,
     /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
@@ -140,6 +143,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         dns: args.dns.clone(),
         host_search: args.search.clone(),
         scenarios: args.scenario.clone(),
+        with: select::extras(&args.with, &configs)?,
     };
     let groups = select::groups(&selection, stage_name, modelled, &configs, &releases)?;
     let cni = match (args.cni, args.standin) {
@@ -353,11 +357,15 @@ fn image(text: &str) -> Result<(String, String), String> {
 
 /// A flag that the stage would not look at is a mistake, and better said than ignored.
 fn refuse_idle_flags(args: &Args) -> Result<()> {
+    if args.standin && !args.with.is_empty() {
+        bail!("--with does nothing with --standin: no operator runs that would render more");
+    }
     let (kind, nodeless) = (args.stage == StageName::Kind, args.stage == StageName::Nodeless);
     let flags = [
         ("--manifests", args.manifests.is_some(), kind || nodeless),
         ("--name", args.name.is_some(), kind || nodeless),
         ("--standin", args.standin, kind || nodeless),
+        ("--with", !args.with.is_empty(), kind || nodeless),
         ("--cni", args.cni.is_some(), kind),
         ("--node-image", args.node_image.is_some(), kind),
         ("--kubernetes", args.kubernetes != KUBERNETES, nodeless),
@@ -419,6 +427,9 @@ fn print_plan(
                     "  Installation: {}\n",
                     configs.installation(&about.domain, about.dns)
                 ));
+                for object in configs.extras(&about.with)? {
+                    text.push_str(&format!("  beside it: {object}\n"));
+                }
             }
         }
         if write!(out, "{text}").is_err() {

@@ -21,6 +21,8 @@ pub(crate) struct Selection {
     pub(crate) host_search: Vec<String>,
     /// Scenarios, by id or the beginning of one; none means all.
     pub(crate) scenarios: Vec<String>,
+    /// What is set up beside Calico as released, sorted.
+    pub(crate) with: Vec<String>,
 }
 
 /// Every environment that the selection means, with its scenarios.
@@ -42,6 +44,7 @@ pub(crate) fn groups(
                 stage: stage.to_owned(),
                 modelled,
                 host_search: selection.host_search.clone(),
+                with: selection.with.clone(),
             };
             groups.push(Group { about, scenarios: scenarios.clone() });
         }
@@ -54,8 +57,17 @@ pub(crate) fn groups(
     Ok(groups)
 }
 
+/// What is set up beside Calico as released, if it can be, sorted and each once.
+pub(crate) fn extras(wanted: &[String], configs: &Configs) -> Result<Vec<String>> {
+    let mut extras = wanted.to_vec();
+    extras.sort();
+    extras.dedup();
+    configs.extras(&extras)?;
+    Ok(extras)
+}
+
 fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>> {
-    let all = catwalk_delivery::ALL;
+    let all = [&catwalk_delivery::ALL[..], &catwalk_audit::ALL[..]].concat();
     for word in wanted {
         if !all.iter().any(|s| matches(s.id, word)) {
             let ids: Vec<&str> = all.iter().map(|s| s.id).collect();
@@ -159,7 +171,7 @@ mod tests {
     fn kind_takes_the_newest_release_under_two_domains() {
         let groups = select(Selection::default(), "kind").unwrap();
         assert_eq!(ids(&groups), ["v3.32.1-cluster.local-strict", "v3.32.1-corp.internal-strict"]);
-        assert_eq!(groups[0].scenarios.len(), 4);
+        assert_eq!(groups[0].scenarios.len(), 6);
     }
 
     #[test]
@@ -181,6 +193,17 @@ mod tests {
         let expected = ["v3.30.1-a.b-dual", "v3.30.1-c.d-dual", "v3.32.1-a.b-dual", "v3.32.1-c.d-dual"];
         assert_eq!(ids(&groups), expected);
         assert_eq!(groups[0].scenarios[0].id, "delivery/stream-opens");
+    }
+
+    #[test]
+    fn what_is_set_up_beside_calico_is_in_the_environment_s_name() {
+        let configs = Configs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs")).unwrap();
+        let with = extras(&words(&["managementcluster", "gatewayapi", "gatewayapi"]), &configs).unwrap();
+        let selection = Selection { with, domains: words(&["a.b"]), ..Selection::default() };
+        let groups = select(selection, "kind").unwrap();
+        assert_eq!(ids(&groups), ["v3.32.1-a.b-strict+gatewayapi+managementcluster"]);
+        let error = extras(&words(&["nonsense"]), &configs).unwrap_err().to_string();
+        assert!(error.contains("There are gatewayapi, managementcluster"), "{error}");
     }
 
     #[test]

@@ -17,9 +17,11 @@ use catwalk_harness::timing::Stopwatch;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let configs = Configs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs"))?;
     let releases = Release::table()?;
+    // Most of a case is waiting.
+    arguments.test_threads.get_or_insert(Lab::new(Vec::new()).carries());
     let issues = Arc::new(KnownIssues::new(KnownIssue::table()?)?);
     let mut trials = Vec::new();
     for release in &releases {
@@ -31,8 +33,9 @@ fn main() -> anyhow::Result<()> {
                 stage: "lab".to_owned(),
                 modelled: true,
                 host_search: Vec::new(),
+                with: Vec::new(),
             };
-            for scenario in catwalk_delivery::ALL {
+            for scenario in catwalk_delivery::ALL.into_iter().chain(catwalk_audit::ALL) {
                 let (release, about, issues) = (release.clone(), about.clone(), issues.clone());
                 let id = case::id(&scenario, &about);
                 // What the lab cannot do is skipped, and shown as ignored: a skip is never a pass.
@@ -57,11 +60,9 @@ fn run(release: Release, about: &About, scenario: &Scenario, issues: &KnownIssue
         let finding = (scenario.run)(place).await?;
         env.finish().await?;
         let known = issues.affecting(scenario.id, about);
-        match outcome(&scenario.demands, &finding.judgement, known.as_ref()) {
+        match outcome(&scenario.demands, &finding.judgement, &known) {
             (Outcome::Passed | Outcome::KnownIssue, _) => Ok(()),
-            (_, reason) => {
-                Err(format!("{}: {reason:?}\n{:#?}", finding.judgement.verdict, finding.sight).into())
-            }
+            (_, reason) => Err(format!("{}: {reason:?}\n{finding:#?}", finding.judgement.verdict).into()),
         }
     })
 }

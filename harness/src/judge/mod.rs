@@ -3,6 +3,7 @@
 //! Two witnesses are held against each other: our own dial, layer by layer, and Whisker's own words. What the two
 //! cannot both have seen is a disagreement, and a disagreement fails the case whatever the verdict.
 
+pub mod audit;
 pub mod words;
 
 use catwalk_fixtures::{pki, verify};

@@ -16,7 +16,7 @@ use crate::scenario::Demand;
 use crate::timing::Span;
 
 /// The model's version; it changes when a field changes its meaning or goes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,14 +90,30 @@ pub struct CaseReport {
     pub outcome: Outcome,
     /// Why, where it is not a pass.
     pub reason: Option<String>,
-    /// The known issue that affects it.
-    pub known_issue: Option<Affecting>,
+    /// The known issues that affect it. Schema 1 had one at most, as `known_issue`.
+    #[serde(default, alias = "known_issue", deserialize_with = "one_or_many")]
+    pub known_issues: Vec<Affecting>,
     /// What was found; none where nothing could be looked at.
     pub finding: Option<Finding>,
     /// What the cluster said of itself then; recorded where nothing was delivered.
     pub claims: Option<Claims>,
     /// Milliseconds that it took.
     pub took_ms: u64,
+}
+
+/// Reads none, one or a list of known issues.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Affecting>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Issues {
+        One(Box<Affecting>),
+        Many(Vec<Affecting>),
+    }
+    Ok(match Option::deserialize(from)? {
+        None => Vec::new(),
+        Some(Issues::One(issue)) => vec![*issue],
+        Some(Issues::Many(issues)) => issues,
+    })
 }
 
 /// Exit codes, most important first.

@@ -15,6 +15,7 @@ pub(super) fn of(outcome: Outcome) -> Report {
         stage: "lab".into(),
         modelled: true,
         host_search: Vec::new(),
+        with: vec![],
     };
     let verdict = match outcome {
         Outcome::Passed | Outcome::UnexpectedPass => Verdict::Delivered { after_ms: 12 },
@@ -48,8 +49,8 @@ pub(super) fn of(outcome: Outcome) -> Report {
             demands: Demand::Delivered,
             outcome,
             reason: Some("because".into()),
-            known_issue: None,
-            finding: Some(Finding { judgement, sight: None }),
+            known_issues: vec![],
+            finding: Some(Finding { judgement, sight: None, audit: None }),
             claims: None,
             took_ms: 50,
         }],

@@ -137,12 +137,12 @@ impl One<'_> {
             .filter(|need| !env.can().contains(need))
             .map(|need| format!("{need:?}"))
             .collect();
-        let known_issue = self.issues.affecting(scenario.id, &about);
+        let known_issues = self.issues.affecting(scenario.id, &about);
         if !missing.is_empty() {
             let reason = format!("this {} environment cannot do {}", about.stage, missing.join(", "));
             return CaseReport {
                 outcome: Outcome::Skipped,
-                known_issue,
+                known_issues,
                 ..errored(scenario, &about, &reason, Duration::ZERO)
             };
         }
@@ -159,13 +159,13 @@ impl One<'_> {
         let ran = stopwatch.part(scenario.id, false, AbortOnDrop(ran)).await;
         let error = match ran {
             Ok(Ok(Ok(finding))) => {
-                return self.judged(scenario, env, finding, known_issue, started.elapsed()).await;
+                return self.judged(scenario, env, finding, known_issues, started.elapsed()).await;
             }
             Ok(Ok(Err(e))) => format!("no verdict: {e}"),
             Ok(Err(_)) => format!("no verdict: the scenario did not end within {} s", bound.as_secs()),
             Err(panic) => format!("no verdict: the scenario ended in a panic: {panic}"),
         };
-        CaseReport { known_issue, ..errored(scenario, &about, &error, started.elapsed()) }
+        CaseReport { known_issues, ..errored(scenario, &about, &error, started.elapsed()) }
     }
 
     async fn judged(
@@ -173,17 +173,17 @@ impl One<'_> {
         scenario: &Scenario,
         env: &Arc<dyn Provisioned>,
         finding: Finding,
-        known_issue: Option<case::Affecting>,
+        known_issues: Vec<case::Affecting>,
         took: Duration,
     ) -> CaseReport {
         let about = env.about();
-        let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, known_issue.as_ref());
+        let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, &known_issues);
         let delivered = outcome == Outcome::Passed;
         let claims = if delivered { None } else { tokio::time::timeout(CLAIMS, env.claims()).await.ok() };
         CaseReport {
             outcome,
             reason,
-            known_issue,
+            known_issues,
             finding: Some(finding),
             claims,
             ..errored(scenario, about, "", took)

@@ -1,12 +1,11 @@
 //! Calico as the API server of its cluster shows it: what the operator rendered, and what it says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
-use catwalk_fixtures::standin::operator::MODELLED_LABEL;
-use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList, pki};
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, SearchList};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -15,7 +14,9 @@ use tokio::sync::OnceCell;
 
 use super::api::dynamic;
 use super::objects;
+use crate::audit;
 use crate::environment::{LookError, WhiskerSide};
+use crate::wait::{Probe, wait_for};
 
 /// The kinds that the operator renders and that may name a domain; a Secret by its certificates alone.
 const RENDERED: [(&str, &str); 14] = [
@@ -34,8 +35,18 @@ const RENDERED: [(&str, &str); 14] = [
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
 ];
-/// The API group of the custom resources that own what the operator renders.
-const OWNERS: &str = "operator.tigera.io/";
+
+/// The longest wait for the operator to have rendered everything.
+const RENDERING: Duration = Duration::from_secs(180);
+/// How long nothing may change before the operator is believed to be stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// How far the operator is.
+#[derive(PartialEq)]
+struct Progress {
+    statuses: BTreeMap<String, String>,
+    objects: BTreeSet<(String, Option<u64>)>,
+}
 
 /// A Calico behind an API server.
 pub(super) struct Calico {
@@ -144,7 +155,12 @@ impl Calico {
     pub(super) async fn rendered(&self) -> Result<Vec<Value>, LookError> {
         let lists = RENDERED.iter().map(|(api_version, kind)| self.list(api_version, kind));
         let lists = futures::future::try_join_all(lists).await?;
-        Ok(lists.into_iter().flatten().filter(is_rendered).map(certificates_alone).collect())
+        Ok(lists
+            .into_iter()
+            .flatten()
+            .filter(objects::is_rendered)
+            .map(objects::certificates_alone)
+            .collect())
     }
 
     async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, LookError> {
@@ -160,6 +176,53 @@ impl Calico {
         objects.collect()
     }
 
+    /// Waits until each of these TigeraStatus is Available, or until the operator stays Degraded over something else
+    /// and renders nothing more.
+    pub(super) async fn rendering_ended(&self, statuses: &[String]) -> Result<(), LookError> {
+        let deadline = Instant::now() + RENDERING;
+        let held: Mutex<Option<(Progress, Instant)>> = Mutex::default();
+        wait_for("the operator", deadline, Duration::from_millis(500), &|_, _| {}, || async {
+            let now = match self.progress(statuses).await {
+                Ok(now) => now,
+                Err(e) => return Probe::NotYet(e.to_string()),
+            };
+            let waiting: Vec<String> = now
+                .statuses
+                .iter()
+                .filter(|(_, line)| !line.contains("Available"))
+                .map(|(name, line)| format!("TigeraStatus {name}: {line}"))
+                .collect();
+            if waiting.is_empty() {
+                return Probe::Done(());
+            }
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*held {
+                Some((earlier, since)) if *earlier == now => {
+                    let is_stuck = waiting.iter().all(|line| line.contains("Degraded"));
+                    if is_stuck && since.elapsed() >= STUCK {
+                        return Probe::Done(());
+                    }
+                }
+                _ => *held = Some((now, Instant::now())),
+            }
+            Probe::NotYet(waiting.join("; "))
+        })
+        .await
+        .map_err(LookError::while_("waiting for the operator to have rendered everything"))
+    }
+
+    async fn progress(&self, statuses: &[String]) -> Result<Progress, LookError> {
+        let said = self.tigera_status().await;
+        let line =
+            |name: &String| (name.clone(), said.get(name).cloned().unwrap_or_else(|| "not there".to_owned()));
+        let objects = self.rendered().await?;
+        let generation = |object: &Value| object.pointer("/metadata/generation").and_then(Value::as_u64);
+        Ok(Progress {
+            statuses: statuses.iter().map(line).collect(),
+            objects: objects.iter().map(|object| (audit::title(object), generation(object))).collect(),
+        })
+    }
+
     /// TigeraStatus by name, in a line each.
     pub(super) async fn tigera_status(&self) -> BTreeMap<String, String> {
         let types = json!({"apiVersion": "operator.tigera.io/v1", "kind": "TigeraStatus"});
@@ -170,36 +233,6 @@ impl Calico {
         };
         list.items.into_iter().map(line).collect()
     }
-}
-
-/// Whether the operator, or the stand-in for it, made the object.
-fn is_rendered(object: &Value) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let is_owned = owners.into_iter().flatten().any(|owner| {
-        owner.get("apiVersion").and_then(Value::as_str).is_some_and(|version| version.starts_with(OWNERS))
-    });
-    is_owned || object["metadata"]["labels"][MODELLED_LABEL] == json!("true")
-}
-
-/// A Secret with its certificates in place of its data; another object as it is.
-fn certificates_alone(mut object: Value) -> Value {
-    if object["kind"] != json!("Secret") {
-        return object;
-    }
-    let mut certificates = serde_json::Map::new();
-    for (key, value) in object["data"].as_object().into_iter().flatten() {
-        let text = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-        let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) else { continue };
-        // Anything that is not wholly certificates may hold a key.
-        if !text.contains("PRIVATE KEY") && pki::certificates(&text).is_ok() {
-            certificates.insert(key.clone(), json!(text));
-        }
-    }
-    if let Some(object) = object.as_object_mut() {
-        object.remove("data");
-        object.insert("certificates".to_owned(), Value::Object(certificates));
-    }
-    object
 }
 
 /// A TigeraStatus in one line: `Available`, `Available, Degraded: reason`, `Progressing`.
@@ -220,30 +253,4 @@ fn conditions(status: &Value) -> String {
         .collect();
     words.sort();
     if words.is_empty() { "says nothing".to_owned() } else { words.join(", ") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_secret_nothing_but_certificates_is_seen() {
-        let authority = Authority::generate("x").unwrap();
-        let (certificate, key) = (authority.certificate_pem(), authority.key_pem());
-        let both = format!("{certificate}{}", *key);
-        let secret = json!({"kind": "Secret", "data": {
-            "tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(&*key),
-            "both": STANDARD.encode(both), "token": STANDARD.encode("abc"), "binary": STANDARD.encode([0xff]),
-        }});
-        let seen = certificates_alone(secret);
-        assert_eq!(seen, json!({"kind": "Secret", "certificates": {"tls.crt": certificate}}));
-    }
-
-    #[test]
-    fn what_a_user_made_is_not_rendered() {
-        let owned = json!({"metadata": {"ownerReferences": [{"apiVersion": "operator.tigera.io/v1"}]}});
-        let pod = json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1"}]}});
-        assert!(is_rendered(&owned) && !is_rendered(&pod) && !is_rendered(&json!({"metadata": {}})));
-        assert!(is_rendered(&json!({"metadata": {"labels": {MODELLED_LABEL: "true"}}})));
-    }
 }

@@ -1,6 +1,7 @@
-//! Cluster configurations: `kind-configs/*.yaml`, one per cluster domain and DNS profile, merged over `base.yaml`.
+//! Cluster configurations: `kind-configs/*.yaml`, one per cluster domain and DNS profile, merged over `base.yaml`; and
+//! `kind-configs/with/*.yaml`, objects that make the operator render more.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
 use serde::Deserialize;
@@ -11,9 +12,14 @@ use crate::stage::NoEnvironment;
 /// The configurations of a folder.
 #[derive(Clone, Debug)]
 pub struct Configs {
+    folder: PathBuf,
     base: Base,
     named: Vec<ClusterConfig>,
 }
+
+/// The annotation on a Secret in `kind-configs/with` for which certificates and a key are to be made when it is
+/// applied: no key is in a file. Its value says which; `managed-cluster` is guardian's.
+pub const KEY_PAIR: &str = "catwalk.dev/key-pair";
 
 /// What all clusters share.
 #[derive(Clone, Debug, Deserialize)]
@@ -79,12 +85,45 @@ impl Configs {
             }
             named.push(config);
         }
-        Ok(Self { base, named })
+        Ok(Self { folder: folder.to_owned(), base, named })
     }
 
     /// The named configurations.
     pub fn named(&self) -> &[ClusterConfig] {
         &self.named
+    }
+
+    /// The objects of `with/NAME.yaml` for each name, in order.
+    pub fn extras(&self, names: &[String]) -> Result<Vec<Value>, NoEnvironment> {
+        let known = self.known_extras();
+        let mut objects = Vec::new();
+        for name in names {
+            if !known.contains(name) {
+                return Err(NoEnvironment::with_fix(
+                    format!("nothing is called {name:?} in kind-configs/with"),
+                    format!("There are {}", known.join(", ")),
+                ));
+            }
+            let file = self.folder.join("with").join(format!("{name}.yaml"));
+            let bad = |why: &dyn std::fmt::Display| {
+                NoEnvironment::because(format!("reading {}: {why}", file.display()))
+            };
+            let text = std::fs::read_to_string(&file).map_err(|e| bad(&e))?;
+            let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|e| bad(&e))?;
+            objects.extend(documents.into_iter().filter(Value::is_object));
+        }
+        Ok(objects)
+    }
+
+    /// The names of what is in `with`, sorted.
+    fn known_extras(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.join("with")).into_iter().flatten();
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let yaml = files.filter(|path| path.extension().is_some_and(|e| e == "yaml"));
+        let mut names: Vec<String> =
+            yaml.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+        names.sort();
+        names
     }
 
     /// kind's configuration for a cluster.
@@ -195,6 +234,37 @@ mod tests {
         let pool =
             &configs().installation(&domain, DnsProfile::Strict)["spec"]["calicoNetwork"]["ipPools"][0];
         assert_eq!(pool["cidr"], cluster["networking"]["podSubnet"]);
+    }
+
+    #[test]
+    fn extras_are_objects_and_an_unknown_one_is_answered_with_those_there_are() {
+        let extras = |names: &[&str]| {
+            configs().extras(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(extras(&[]).unwrap().is_empty());
+        let kinds: Vec<Value> =
+            extras(&["gatewayapi", "managementcluster"]).unwrap().iter().map(|o| o["kind"].clone()).collect();
+        assert_eq!(kinds, ["GatewayAPI", "ManagementClusterConnection", "Secret"]);
+        for unknown in ["nonsense", "../base", ""] {
+            let error = extras(&["gatewayapi", unknown]).unwrap_err().to_string();
+            assert!(error.ends_with("There are gatewayapi, managementcluster"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_extra_brings_a_key_and_each_secret_says_which_to_make() {
+        let configs = configs();
+        for object in configs.extras(&configs.known_extras()).unwrap() {
+            assert!(object["metadata"]["name"].is_string(), "{object}");
+            if object["kind"] == "Secret" {
+                assert!(object["metadata"]["annotations"][KEY_PAIR].is_string(), "{object}");
+                assert_eq!(
+                    (&object["data"], &object["stringData"]),
+                    (&Value::Null, &Value::Null),
+                    "{object}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It answers as the real programs were observed to, so it shows that the harness itself tells right from wrong: a
 //! [`Plant`] puts one defect into one layer, and the verdict must name that layer.
 
+mod environment;
 mod plant;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catwalk_fixtures::pki::{Authority, Identity, Leaf, LeafRequest};
+use catwalk_fixtures::pki::{Authority, Identity, LeafRequest};
 use catwalk_fixtures::standin::dns::{Dns, DnsConfig, DnsFault};
 use catwalk_fixtures::standin::goldmane::{Goldmane, GoldmaneConfig};
 use catwalk_fixtures::standin::ui::{Ui, UiConfig};
@@ -21,19 +22,18 @@ use catwalk_fixtures::standin::{Net, Reach, Route, operator};
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_SIGNER, Release, SearchList};
 pub use plant::{DnsPlant, Plant, ServicePlant, WhiskerPlant};
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use super::{NoEnvironment, Provisioned, Stage, objects};
-use crate::environment::{
-    About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,
-};
+use crate::environment::{About, Capability};
 use crate::progress::Teller;
-use crate::sight::Vantage;
 use crate::timing::Stopwatch;
 
 /// Goldmane's Service, as the stand-ins' DNS gives it.
 const SERVICE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 96, 42, 16)), 7443);
+/// Where other Services are.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 42, 17));
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The stage.
@@ -45,7 +45,7 @@ pub struct Lab {
 
 impl Lab {
     /// What its environments can do.
-    pub const CAN: [Capability; 2] = [Capability::PushFlow, Capability::AskWhisker];
+    pub const CAN: [Capability; 3] = [Capability::PushFlow, Capability::AskWhisker, Capability::ListRendered];
 
     /// A lab over these releases.
     pub fn new(releases: Vec<Release>) -> Self {
@@ -130,7 +130,8 @@ struct LabEnvironment {
     ui: SocketAddr,
     prefix: &'static str,
     log: LogSink,
-    rendered: Vec<Value>,
+    /// Everything that an API server would have, rendered or not.
+    objects: Vec<Value>,
     patience: Duration,
     running: Mutex<Option<Running>>,
 }
@@ -153,14 +154,18 @@ async fn start(
 ) -> Result<LabEnvironment, Box<dyn std::error::Error + Send + Sync>> {
     let authority = Authority::generate(OPERATOR_SIGNER)?;
     let other = Authority::generate(OPERATOR_SIGNER)?;
-    let rendered = operator::render(release, &about.domain, &authority, "catwalk/standin:lab")?;
-    let deployment = objects::find(&rendered, "Deployment", CALICO_NAMESPACE, "whisker");
+    let mut objects = operator::render(release, &about.domain, &authority, "catwalk/standin:lab")?;
+    objects.extend(plant.objects.iter().cloned());
+    let deployment = objects::find(&objects, "Deployment", CALICO_NAMESPACE, "whisker");
     let goldmane_host = deployment
         .and_then(|d| objects::container_with(d, "GOLDMANE_HOST"))
         .map(|(_, value)| value.to_owned())
         .ok_or("the stand-in operator rendered no GOLDMANE_HOST")?;
 
-    let services = BTreeMap::from([(format!("goldmane.{CALICO_NAMESPACE}"), SERVICE.0)]);
+    let mut services = addresses(&objects);
+    if let DnsPlant::Lacks(service) = plant.dns {
+        services.remove(service);
+    }
     let dns = Dns::start(DnsConfig {
         listen: LOOPBACK,
         domain: about.domain.clone(),
@@ -252,11 +257,20 @@ async fn start(
         ui: ui.address(),
         prefix,
         log,
-        rendered,
+        objects,
         patience,
         running: Mutex::new(Some(Running { dns, goldmane, whisker, ui, _held: held })),
         authority,
     })
+}
+
+/// Every Service as `name.namespace`, with an address: Goldmane's its own, where nobody listens the others'.
+fn addresses(objects: &[Value]) -> BTreeMap<String, IpAddr> {
+    let names = objects::services(objects).into_iter().map(|name| {
+        let address = if name == format!("goldmane.{CALICO_NAMESPACE}") { SERVICE.0 } else { NOBODY };
+        (name, address)
+    });
+    names.collect()
 }
 
 /// A port on which nobody listens for the moment.
@@ -270,131 +284,4 @@ async fn silent(held: &mut Vec<TcpListener>) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     held.push(listener);
     Ok(address)
-}
-
-/// Without Nagle's algorithm (RFC 9293, 3.7.4), which waits for acknowledgements that loopback delays by 40 ms.
-async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn connect(address: SocketAddr) -> std::io::Result<Reached> {
-    match open(address).await {
-        Ok(stream) => Ok(Reached::Open(Box::new(stream))),
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(Reached::Refused),
-        Err(e) => Err(e),
-    }
-}
-
-#[async_trait]
-impl Environment for LabEnvironment {
-    fn about(&self) -> &About {
-        &self.about
-    }
-
-    fn can(&self) -> Vec<Capability> {
-        Lab::CAN.to_vec()
-    }
-
-    fn pace(&self) -> Pace {
-        Pace {
-            every: Duration::from_millis(50),
-            settle: Duration::from_millis(100),
-            answer: Duration::from_secs(2),
-            step: Duration::from_millis(1500),
-            patience: self.patience,
-        }
-    }
-
-    fn vantage(&self) -> Vantage {
-        Vantage::Beside
-    }
-
-    async fn whisker_side(&self) -> Result<WhiskerSide, LookError> {
-        Ok(WhiskerSide {
-            goldmane_host: self.goldmane_host.clone(),
-            search: SearchList::of_pod(CALICO_NAMESPACE, &self.about.domain),
-            trust: self.trust.clone(),
-            identity: self.identity.clone(),
-        })
-    }
-
-    async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
-        open(self.dns).await.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| e.to_string())
-    }
-
-    async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
-        let reach = match address {
-            Some(address) => (self.route)(address.into()),
-            None => Reach::Direct(self.goldmane),
-        };
-        match reach {
-            Reach::Direct(address) => {
-                connect(address).await.map_err(LookError::while_("connecting to Goldmane"))
-            }
-            Reach::Dropped => Ok(Reached::TimedOut),
-        }
-    }
-
-    async fn issue(&self, request: &LeafRequest) -> Result<Leaf, LookError> {
-        self.authority.issue(request).map_err(LookError::while_("issuing a certificate"))
-    }
-
-    async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
-        let doing = "connecting to Whisker";
-        let stream = open(self.ui).await.map_err(LookError::while_(doing))?;
-        Ok(WhiskerDoor { stream: Box::new(stream), prefix: self.prefix })
-    }
-
-    async fn whisker_log(&self) -> Result<String, LookError> {
-        Ok(self.log.text())
-    }
-
-    async fn rendered(&self) -> Result<Vec<Value>, LookError> {
-        Ok(self.rendered.clone())
-    }
-
-    async fn claims(&self) -> Claims {
-        Claims::default()
-    }
-
-    async fn send_traffic(&self) -> Result<(String, String), LookError> {
-        Err(LookError { doing: "sending traffic".to_owned(), why: "the lab has no pods".to_owned() })
-    }
-}
-
-#[async_trait]
-impl Provisioned for LabEnvironment {
-    fn environment(self: Arc<Self>) -> Arc<dyn Environment> {
-        self
-    }
-
-    async fn provenance(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("programs".to_owned(), "stand-ins".to_owned())])
-    }
-
-    async fn collect(&self, _: &Path) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn finish(&self) -> Result<(), String> {
-        if let Some(running) = self.running.lock().await.take() {
-            running.ui.stop().await;
-            if let Some(whisker) = running.whisker {
-                whisker.stop().await;
-            }
-            if let Some(goldmane) = running.goldmane {
-                goldmane.stop().await;
-            }
-            if let Some(dns) = running.dns {
-                dns.stop().await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn keep(&self) -> String {
-        "the lab ends with its process: there is nothing to keep".to_owned()
-    }
 }

@@ -6,6 +6,7 @@ mod command;
 pub mod config;
 mod containers;
 mod engine;
+mod extras;
 pub mod kind;
 pub mod lab;
 mod manifests;

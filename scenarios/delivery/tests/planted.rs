@@ -36,6 +36,7 @@ async fn find(calico: &str, dns: DnsProfile, plant: Plant, scenarios: &[Scenario
         stage: "lab".to_owned(),
         modelled: true,
         host_search: Vec::new(),
+        with: vec![],
     };
     let lab = Lab::new(Release::table().unwrap()).with(plant).impatient(Duration::from_millis(500));
     let record = Arc::new(Mutex::new(empty_report()));

@@ -33,6 +33,8 @@ pub(super) struct KindEnvironment {
     pub(super) cluster: String,
     pub(super) ledger: Ledger,
     pub(super) calico: Calico,
+    /// The TigeraStatus that tell that all is rendered.
+    pub(super) statuses: Vec<String>,
     pub(super) provenance: BTreeMap<String, String>,
     /// The image that makes traffic, or why there is none, where calico-node would see it.
     pub(super) traffic: Option<Result<String, NoEnvironment>>,
@@ -45,7 +47,7 @@ impl Environment for KindEnvironment {
     }
 
     fn can(&self) -> Vec<Capability> {
-        let mut can = vec![Capability::PushFlow, Capability::AskWhisker];
+        let mut can = vec![Capability::PushFlow, Capability::AskWhisker, Capability::ListRendered];
         if self.traffic.is_some() {
             can.push(Capability::NodeFlows);
         }
@@ -123,6 +125,14 @@ impl Environment for KindEnvironment {
 
     async fn rendered(&self) -> Result<Vec<Value>, LookError> {
         self.calico.rendered().await
+    }
+
+    async fn services(&self) -> Result<Vec<String>, LookError> {
+        Ok(self.calico.services().await?.into_keys().collect())
+    }
+
+    async fn rendering_ended(&self) -> Result<(), LookError> {
+        self.calico.rendering_ended(&self.statuses).await
     }
 
     async fn claims(&self) -> Claims {

@@ -30,7 +30,7 @@ use super::calico::Calico;
 use super::config::{self, Cni, Configs};
 use super::engine::{self, Engine, EngineInfo};
 use super::manifests::{self, Manifests};
-use super::{NoEnvironment, Provisioned, Stage, api, programs, reap};
+use super::{NoEnvironment, Provisioned, Stage, api, extras, programs, reap};
 use crate::environment::{About, LookError};
 use crate::owner::Ledger;
 use crate::progress::Teller;
@@ -288,6 +288,7 @@ impl Stage for Kind {
         let sees_traffic = !self.options.standin && self.options.cni == Cni::Calico;
         let traffic = sees_traffic.then_some(archive.traffic);
 
+        let extras = self.options.configs.extras(&about.with)?;
         let tell = teller.as_tell();
         let applying = async {
             if self.options.standin {
@@ -304,6 +305,7 @@ impl Stage for Kind {
                 for resource in resources.iter_mut().filter(|r| r["kind"] == json!("Installation")) {
                     config::merge(resource, &patch);
                 }
+                resources.extend(extras::with_key_pairs(extras.clone())?);
                 api::apply(&client, &resources, deadline, &tell).await.map_err(no)
             }
         };
@@ -333,6 +335,7 @@ impl Stage for Kind {
             cluster: cluster.clone(),
             ledger: self.options.ledger.clone(),
             calico: Calico::new(client),
+            statuses: extras::statuses(&extras),
             provenance,
             traffic,
         };

@@ -2,6 +2,7 @@
 
 use catwalk_fixtures::pki::LeafRequest;
 use catwalk_fixtures::standin::goldmane::GoldmaneFault;
+use serde_json::Value;
 
 /// A defect to put into the lab; the default is none.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub struct Plant {
     pub goldmane_distrusts: bool,
     /// What Whisker does.
     pub whisker: WhiskerPlant,
+    /// Objects beside those of the stand-in operator; rendered are those that a custom resource of it owns.
+    pub objects: Vec<Value>,
 }
 
 impl Default for Plant {
@@ -32,6 +35,7 @@ impl Default for Plant {
             whisker_distrusts: false,
             goldmane_distrusts: false,
             whisker: WhiskerPlant::Runs,
+            objects: Vec::new(),
         }
     }
 }
@@ -41,6 +45,8 @@ impl Default for Plant {
 pub enum DnsPlant {
     /// By its profile.
     Answers,
+    /// By its profile, but that it knows no such Service, `name.namespace`.
+    Lacks(&'static str),
     /// SERVFAIL to everything.
     Fails,
     /// Nobody listens.

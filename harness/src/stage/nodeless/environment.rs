@@ -28,6 +28,8 @@ use crate::stage::engine::Engine;
 pub(super) struct NodelessEnvironment {
     pub about: About,
     pub calico: Calico,
+    /// The TigeraStatus that tell that all is rendered.
+    pub statuses: Vec<String>,
     pub engine: Engine,
     pub provenance: BTreeMap<String, String>,
     pub relay: Relay,
@@ -58,7 +60,7 @@ impl Environment for NodelessEnvironment {
     }
 
     fn can(&self) -> Vec<Capability> {
-        vec![Capability::PushFlow, Capability::AskWhisker]
+        vec![Capability::PushFlow, Capability::AskWhisker, Capability::ListRendered]
     }
 
     fn pace(&self) -> Pace {
@@ -81,6 +83,10 @@ impl Environment for NodelessEnvironment {
     }
 
     async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
+        // Services come and go, and CoreDNS knows within a moment.
+        if let Some(live) = self.live.lock().await.as_mut() {
+            live.refresh_dns(&self.about).await.map_err(|e| e.to_string())?;
+        }
         self.open(self.dns, 53, "the DNS").await.map_err(|e| e.to_string())
     }
 
@@ -119,6 +125,14 @@ impl Environment for NodelessEnvironment {
 
     async fn rendered(&self) -> Result<Vec<Value>, LookError> {
         self.calico.rendered().await
+    }
+
+    async fn services(&self) -> Result<Vec<String>, LookError> {
+        Ok(self.calico.services().await?.into_keys().collect())
+    }
+
+    async fn rendering_ended(&self) -> Result<(), LookError> {
+        self.calico.rendering_ended(&self.statuses).await
     }
 
     async fn claims(&self) -> Claims {

@@ -1,13 +1,16 @@
 //! What runs of one domain: its operator, its Goldmane and its Whisker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -21,12 +24,17 @@ use crate::environment::{About, LookError, Reached};
 use crate::probe::dns;
 use crate::progress::Teller;
 use crate::sight::DnsAnswer;
-use crate::stage::NoEnvironment;
 use crate::stage::calico::Calico;
 use crate::stage::engine::Engine;
+use crate::stage::{NoEnvironment, api};
 use crate::timing::Stopwatch;
 use crate::wait::{Probe, wait_for};
 
+/// The workload that serves projectcalico.org/v3, and its Service.
+const API_SERVER: &str = "calico-apiserver";
+const API_SERVICE: &str = "calico-api";
+/// An address that nobody has (RFC 5737).
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Restarts from which a program is believed not to run.
 const CRASHES: i64 = 2;
 
@@ -36,6 +44,9 @@ pub(super) struct Live {
     pub operator: Option<Started>,
     pub goldmane: Option<Started>,
     pub whisker: Option<Started>,
+    pub api_server: Option<Started>,
+    /// What the DNS was last given to serve.
+    zone: Vec<u8>,
     /// What writes statuses.
     statuses: JoinSet<()>,
     running: Arc<Mutex<statuses::Running>>,
@@ -61,6 +72,8 @@ impl Live {
             operator: None,
             goldmane: None,
             whisker: None,
+            api_server: None,
+            zone: Vec::new(),
             statuses: JoinSet::new(),
             running: Arc::default(),
         }
@@ -68,7 +81,12 @@ impl Live {
 
     /// The pods that run, by name.
     pub(super) fn pods(&self) -> impl Iterator<Item = (&'static str, &Started)> {
-        let pods = [("operator", &self.operator), ("goldmane", &self.goldmane), ("whisker", &self.whisker)];
+        let pods = [
+            ("operator", &self.operator),
+            ("goldmane", &self.goldmane),
+            ("whisker", &self.whisker),
+            ("calico-apiserver", &self.api_server),
+        ];
         pods.into_iter().filter_map(|(name, pod)| Some((name, pod.as_ref()?)))
     }
 
@@ -105,7 +123,8 @@ impl Live {
             if let Some(why) = self.operator_crashes(order.engine).await {
                 return Probe::Never(why);
             }
-            match tokio::try_join!(self.whole("goldmane"), self.whole("whisker")) {
+            let of = |name| self.whole(CALICO_NAMESPACE, name, name);
+            match tokio::try_join!(of("goldmane"), of("whisker")) {
                 Ok((goldmane, whisker)) => Probe::Done([goldmane, whisker]),
                 Err(why) => Probe::NotYet(why.to_string()),
             }
@@ -118,30 +137,61 @@ impl Live {
         }
     }
 
-    /// A Deployment of calico-system, if all that its pods refer to is there.
-    async fn whole(&self, name: &str) -> Result<Deployment, LookError> {
+    /// A Deployment, if all that its pods refer to is there, and its Service.
+    async fn whole(&self, namespace: &str, name: &str, service: &str) -> Result<Deployment, LookError> {
         let client = &self.plane.client;
         let missing =
             |what: String| LookError { doing: format!("waiting for {name}"), why: format!("no {what} yet") };
-        let deployments: Api<Deployment> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
         let got = deployments.get_opt(name).await.map_err(LookError::while_("reading a Deployment"))?;
         let deployment = got.ok_or_else(|| missing(format!("Deployment {name}")))?;
         let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         let (maps, secrets) = template.map(spec::refers_to).unwrap_or_default();
-        let api: Api<ConfigMap> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         for map in maps {
             let got = api.get_opt(&map).await.map_err(LookError::while_("reading a ConfigMap"))?;
             got.ok_or_else(|| missing(format!("ConfigMap {map}")))?;
         }
-        let api: Api<Secret> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         for secret in secrets {
             let got = api.get_opt(&secret).await.map_err(LookError::while_("reading a Secret"))?;
             got.ok_or_else(|| missing(format!("Secret {secret}")))?;
         }
-        let api: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(client.clone(), CALICO_NAMESPACE);
-        let got = api.get_opt(name).await.map_err(LookError::while_("reading a Service"))?;
-        got.ok_or_else(|| missing(format!("Service {name}")))?;
+        let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+        let got = api.get_opt(service).await.map_err(LookError::while_("reading a Service"))?;
+        got.ok_or_else(|| missing(format!("Service {service}")))?;
         Ok(deployment)
+    }
+
+    /// Starts calico-apiserver from what was rendered, so that projectcalico.org/v3 is served.
+    pub(super) async fn start_api_server(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
+        let tell = order.teller.as_tell();
+        let every = Duration::from_millis(200);
+        let deployments: Api<Deployment> = Api::all(self.plane.client.clone());
+        let found = wait_for("calico-apiserver's Deployment", order.deadline, every, &tell, || async {
+            let named = ListParams::default().fields(&format!("metadata.name={API_SERVER}"));
+            let namespace = match deployments.list(&named).await {
+                Ok(list) => list.items.into_iter().find_map(|deployment| deployment.metadata.namespace),
+                Err(e) => return Probe::NotYet(e.to_string()),
+            };
+            let Some(namespace) = namespace else { return Probe::NotYet("not there".to_owned()) };
+            match self.whole(&namespace, API_SERVER, API_SERVICE).await {
+                Ok(deployment) => Probe::Done((namespace, deployment)),
+                Err(e) => Probe::NotYet(e.to_string()),
+            }
+        });
+        let (namespace, deployment) = found.await.map_err(|e| NoEnvironment::because(e.to_string()))?;
+        let template = deployment.spec.map(|spec| spec.template).unwrap_or_default();
+        let started = self.kubelet(order).start(&namespace, API_SERVER, &template).await?;
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(format!("{namespace}/{API_SERVER}"), started.ready.clone());
+        let services: Api<Service> = Api::namespaced(self.plane.client.clone(), &namespace);
+        let service = services.get(API_SERVICE).await.map_err(LookError::while_("reading a Service"));
+        let slice = endpoints(&namespace, &service.map_err(super::no)?, started.pod.address);
+        self.api_server = Some(started);
+        api::apply(&self.plane.client, &[slice], order.deadline, &tell).await.map_err(super::no)
     }
 
     async fn operator_crashes(&self, engine: &Engine) -> Option<String> {
@@ -193,24 +243,36 @@ impl Live {
         ]);
         self.goldmane = Some(goldmane);
         self.whisker = Some(whisker);
-        self.plane.serve(&self.zone(order.about).await?).await?;
-        self.dns_in_force(order).await
+        self.refresh_dns(order.about).await
     }
 
-    /// Waits until the DNS answers by the domain and its Services.
-    async fn dns_in_force(&self, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let tell = order.teller.as_tell();
-        let name =
-            format!("{}.", order.about.domain.service("goldmane", CALICO_NAMESPACE).to_ascii_lowercase());
-        let expected = self.goldmane.as_ref().map(|started| started.pod.address);
-        let every = Duration::from_millis(50);
-        wait_for("the DNS profile", order.deadline, every, &tell, || async {
+    /// Lets the DNS serve the Services that there are now, and waits until it does.
+    pub(super) async fn refresh_dns(&mut self, about: &About) -> Result<(), NoEnvironment> {
+        let services = self.services().await.map_err(super::no)?;
+        let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
+        let zone = serde_json::to_vec(&zone)
+            .map_err(|e| NoEnvironment::because(format!("writing the DNS' zone: {e}")))?;
+        if zone == self.zone {
+            return Ok(());
+        }
+        self.plane.serve(&zone).await?;
+        for (service, address) in services {
+            let name = format!("{service}.svc.{}.", about.domain.as_str().trim_end_matches('.'));
+            self.dns_answers(&name, address).await?;
+        }
+        self.zone = zone;
+        Ok(())
+    }
+
+    async fn dns_answers(&self, name: &str, expected: IpAddr) -> Result<(), NoEnvironment> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        wait_for("the DNS profile", deadline, Duration::from_millis(50), &|_, _| {}, || async {
             match self.plane.relay.connect((self.plane.address, 53).into()).await {
-                Ok(Reached::Open(mut stream)) => match dns::ask(&mut stream, &name).await {
-                    DnsAnswer::Addresses(addresses) if addresses.first().copied() == expected => {
+                Ok(Reached::Open(mut stream)) => match dns::ask(&mut stream, name).await {
+                    DnsAnswer::Addresses(addresses) if addresses.first() == Some(&expected) => {
                         Probe::Done(())
                     }
-                    answer => Probe::NotYet(format!("{answer:?}")),
+                    answer => Probe::NotYet(format!("{name} {answer:?}")),
                 },
                 Ok(_) => Probe::NotYet("it does not listen yet".to_owned()),
                 Err(e) => Probe::NotYet(e.to_string()),
@@ -220,18 +282,16 @@ impl Live {
         .map_err(|e| NoEnvironment::because(e.to_string()))
     }
 
-    /// What the DNS is to serve: the Services that exist, those of pods that run at the pods' addresses.
-    async fn zone(&self, about: &About) -> Result<Vec<u8>, NoEnvironment> {
-        let calico = Calico::new(self.plane.client.clone());
-        let mut services = BTreeMap::new();
-        for (name, address) in calico.services().await.map_err(super::no)? {
-            services.extend(address.map(|address| (name, address)));
-        }
+    /// Addresses of the Services that exist: those of pods that run at the pods' own, and a headless one, of whose
+    /// pods it is said that they run, at nobody's (RFC 5737).
+    async fn services(&self) -> Result<BTreeMap<String, IpAddr>, LookError> {
+        let services = Calico::new(self.plane.client.clone()).services().await?;
+        let of = |(name, address): (String, Option<IpAddr>)| (name, address.unwrap_or(NOBODY));
+        let mut services: BTreeMap<String, IpAddr> = services.into_iter().map(of).collect();
         for (name, started) in self.pods() {
             services.entry(format!("{name}.{CALICO_NAMESPACE}")).and_modify(|at| *at = started.pod.address);
         }
-        let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
-        serde_json::to_vec(&zone).map_err(|e| NoEnvironment::because(format!("writing the DNS' zone: {e}")))
+        Ok(services)
     }
 
     /// Waits until Goldmane and Whisker listen, or crash: the cases find out why.
@@ -274,24 +334,55 @@ impl Live {
         if let Some(operator) = &self.operator {
             operator.pod.stop().await;
         }
-        let started = [self.operator, self.goldmane, self.whisker].into_iter().flatten().map(|s| s.pod);
+        let started = [self.operator, self.goldmane, self.whisker, self.api_server]
+            .into_iter()
+            .flatten()
+            .map(|s| s.pod);
         futures::future::try_join_all(started.map(Pod::end)).await?;
         Ok(self.plane)
     }
 
     /// Leaves everything standing.
     pub(super) fn keep(self) -> Plane {
-        for started in [self.operator, self.goldmane, self.whisker].into_iter().flatten() {
+        for started in [self.operator, self.goldmane, self.whisker, self.api_server].into_iter().flatten() {
             started.pod.keep();
         }
         self.plane
     }
 }
 
-/// The custom resources of a release without those that cannot do anything here.
-pub(super) fn custom_resources(resources: &[Value], patch: &Value) -> Vec<Value> {
-    let mut resources: Vec<Value> =
-        resources.iter().filter(|resource| resource["kind"] != json!("APIServer")).cloned().collect();
+/// The endpoint of a Service at a pod's address, as the controllers of a cluster would write it.
+fn endpoints(namespace: &str, service: &Service, address: IpAddr) -> Value {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let ports: Vec<Value> = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .map(|port| {
+            let target = match &port.target_port {
+                Some(IntOrString::Int(number)) => *number,
+                _ => port.port,
+            };
+            json!({"name": port.name.clone().unwrap_or_default(), "port": target, "protocol": "TCP"})
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{name}-catwalk"), "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "catwalk"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true, "serving": true}}],
+        "ports": ports,
+    })
+}
+
+/// The custom resources of a release; calico-apiserver's only where it runs: without it the operator waits for its
+/// API.
+pub(super) fn custom_resources(resources: &[Value], patch: &Value, api_server: bool) -> Vec<Value> {
+    let runs = |resource: &&Value| api_server || resource["kind"] != json!("APIServer");
+    let mut resources: Vec<Value> = resources.iter().filter(runs).cloned().collect();
     for resource in resources.iter_mut().filter(|resource| resource["kind"] == json!("Installation")) {
         crate::stage::config::merge(resource, patch);
     }

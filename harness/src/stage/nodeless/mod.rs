@@ -32,7 +32,7 @@ use super::config::Configs;
 use super::engine::{self, Engine, EngineInfo};
 use super::manifests::{self, Manifests};
 use super::programs::Program;
-use super::{NoEnvironment, Provisioned, Stage, api, reap};
+use super::{NoEnvironment, Provisioned, Stage, api, extras, reap};
 use crate::environment::{About, LookError};
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
@@ -254,7 +254,10 @@ impl Nodeless {
             let manifests = self.manifests(&about.calico).await?;
             let resources = manifests.map(|m| m.custom_resources.as_slice()).unwrap_or_default();
             let patch = self.options.configs.installation(&about.domain, about.dns);
-            live::custom_resources(resources, &patch)
+            let extras = self.options.configs.extras(&about.with)?;
+            let mut resources = live::custom_resources(resources, &patch, extras::need_api_server(&extras));
+            resources.extend(extras::with_key_pairs(extras)?);
+            resources
         };
         api::apply(&plane.client, &objects, order.deadline, &tell).await.map_err(no)
     }
@@ -263,16 +266,15 @@ impl Nodeless {
     async fn stand_up(&self, live: &mut Live, order: &Order<'_>) -> Result<(), NoEnvironment> {
         let stopwatch = order.stopwatch;
         order.teller.tell("starting the operator", "");
-        let (applied, started) = {
-            // The custom resources and the operator's containers have nothing to wait for in each other.
-            let applying = self.apply(order, &live.plane);
-            stopwatch.part("apply", false, applying).await?;
-            ((), stopwatch.part("start operator", false, live.start_operator(order)).await?)
-        };
-        let ((), ()) = (applied, started);
+        stopwatch.part("apply", false, self.apply(order, &live.plane)).await?;
+        stopwatch.part("start operator", false, live.start_operator(order)).await?;
         let rendered = stopwatch.part("rendered", true, live.rendered(order)).await?;
         order.teller.tell("starting Goldmane and Whisker", "");
         stopwatch.part("start pods", false, live.start_pods(order, &rendered)).await?;
+        if extras::need_api_server(&self.options.configs.extras(&order.about.with)?) {
+            order.teller.tell("starting calico-apiserver", "");
+            stopwatch.part("start calico-apiserver", true, live.start_api_server(order)).await?;
+        }
         let calico = Calico::new(live.plane.client.clone());
         stopwatch.part("listens", true, live.listens(order, &calico)).await
     }
@@ -412,6 +414,7 @@ impl Stage for Nodeless {
         let env = NodelessEnvironment {
             about: about.clone(),
             calico: Calico::new(live.plane.client.clone()),
+            statuses: extras::statuses(&self.options.configs.extras(&about.with)?),
             engine: shared.engine.clone(),
             provenance,
             relay: live.plane.relay.clone(),

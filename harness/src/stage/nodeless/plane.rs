@@ -35,6 +35,8 @@ pub(super) const NODE: &str = "catwalk";
 const SERVICE_RANGE: &str = "10.96.0.0/12";
 /// The first address of that range, which Service default/kubernetes gets.
 const KUBERNETES: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+/// The common name of the API server's certificate towards API servers behind it.
+const FRONT: &str = "front-proxy-client";
 /// How long its certificates last.
 const LIFETIME: time::Duration = time::Duration::days(2);
 /// Seconds that a service account's token lasts.
@@ -230,6 +232,10 @@ fn certificates(
     let serving = authority.issue(&request("kube-apiserver", &names, addresses))?;
     // It signs the tokens of service accounts; the API server takes the public key from the certificate.
     let accounts = authority.issue(&request("service-accounts", &[], Vec::new()))?;
+    // By it the API server shows who asks to the API servers behind it (Kubernetes, aggregation layer).
+    let front = Authority::generate("catwalk-front-proxy")?;
+    let front_client =
+        front.issue(&LeafRequest { usages: vec![Usage::Client], ..request(FRONT, &[], Vec::new()) })?;
     let file = |path: &str, text: &str| VolumeFile {
         path: path.to_owned(),
         mode: 0o600,
@@ -242,6 +248,9 @@ fn certificates(
         file("apiserver.key", serving.key_pem()),
         file("service-accounts.crt", accounts.certificate_pem()),
         file("service-accounts.key", accounts.key_pem()),
+        file("front-proxy-ca.crt", front.certificate_pem()),
+        file("front-proxy-client.crt", front_client.certificate_pem()),
+        file("front-proxy-client.key", front_client.key_pem()),
         file("tokens.csv", &format!("{token},catwalk,catwalk,system:masters\n")),
     ];
     Ok((authority.certificate_pem().to_owned(), files))
@@ -315,6 +324,13 @@ fn api_server(address: IpAddr) -> Planned {
         "--enable-priority-and-fairness=false".to_owned(),
         // calico-node's DaemonSet is privileged.
         "--allow-privileged=true".to_owned(),
+        "--requestheader-client-ca-file=/pki/front-proxy-ca.crt".to_owned(),
+        format!("--requestheader-allowed-names={FRONT}"),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        "--proxy-client-cert-file=/pki/front-proxy-client.crt".to_owned(),
+        "--proxy-client-key-file=/pki/front-proxy-client.key".to_owned(),
         // Services are reached at their endpoints: there is no kube-proxy.
         "--enable-aggregator-routing=true".to_owned(),
     ];

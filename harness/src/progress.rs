@@ -44,6 +44,11 @@ impl Teller {
         Self { who: who.into(), listener }
     }
 
+    /// Tells nobody.
+    pub fn silent() -> Self {
+        Self::new("", Arc::new(|_| {}))
+    }
+
     /// What is being done, with what was last seen.
     pub fn tell(&self, what: &str, last: &str) {
         (self.listener)(Event::Doing { who: self.who.clone(), what: what.to_owned(), last: last.to_owned() });

@@ -37,7 +37,7 @@ const RENDERED: [(&str, &str); 14] = [
 ];
 
 /// The longest wait for the operator to have rendered everything.
-const RENDERING: Duration = Duration::from_secs(180);
+pub(super) const RENDERING: Duration = Duration::from_secs(180);
 /// How long nothing may change before the operator is believed to be stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -178,8 +178,12 @@ impl Calico {
 
     /// Waits until each of these TigeraStatus is Available, or until the operator stays Degraded over something else
     /// and renders nothing more.
-    pub(super) async fn rendering_ended(&self, statuses: &[String]) -> Result<(), LookError> {
-        let deadline = Instant::now() + RENDERING;
+    pub(super) async fn rendering_ended(
+        &self,
+        statuses: &[String],
+        patience: Duration,
+    ) -> Result<(), LookError> {
+        let deadline = Instant::now() + patience;
         let held: Mutex<Option<(Progress, Instant)>> = Mutex::default();
         wait_for("the operator", deadline, Duration::from_millis(500), &|_, _| {}, || async {
             let now = match self.progress(statuses).await {

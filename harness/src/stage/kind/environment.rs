@@ -24,7 +24,7 @@ use crate::owner::{Ledger, Owned};
 use crate::report::write_whole;
 use crate::sight::Vantage;
 use crate::stage::api::pods;
-use crate::stage::calico::Calico;
+use crate::stage::calico::{Calico, RENDERING};
 use crate::stage::{NoEnvironment, Provisioned, reap};
 
 /// One cluster of a run.
@@ -132,7 +132,7 @@ impl Environment for KindEnvironment {
     }
 
     async fn rendering_ended(&self) -> Result<(), LookError> {
-        self.calico.rendering_ended(&self.statuses).await
+        self.calico.rendering_ended(&self.statuses, RENDERING).await
     }
 
     async fn claims(&self) -> Claims {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use catwalk_fixtures::CALICO_NAMESPACE;
 use catwalk_fixtures::pki::{Leaf, LeafRequest};
-use catwalk_fixtures::{CALICO_NAMESPACE, SearchList};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::Pool;
+use super::kubelet::Started;
 use super::live::Live;
 use super::relay::Relay;
 use crate::environment::{
@@ -21,7 +22,7 @@ use crate::environment::{
 use crate::report::write_whole;
 use crate::sight::Vantage;
 use crate::stage::Provisioned;
-use crate::stage::calico::Calico;
+use crate::stage::calico::{Calico, RENDERING};
 use crate::stage::engine::Engine;
 
 /// One domain on a control plane.
@@ -34,15 +35,31 @@ pub(super) struct NodelessEnvironment {
     pub provenance: BTreeMap<String, String>,
     pub relay: Relay,
     pub dns: IpAddr,
-    pub goldmane: IpAddr,
-    pub whisker: IpAddr,
-    /// The search list of Whisker's resolver, as its containers read it.
-    pub search: SearchList,
     pub pool: Arc<Pool>,
     pub live: Mutex<Option<Live>>,
 }
 
+/// The longest wait for what the operator says of itself where nothing else is asked of it.
+const CLAIMS: Duration = Duration::from_secs(12);
+
 impl NodelessEnvironment {
+    /// Something of what runs.
+    async fn of<T>(&self, what: &str, get: impl FnOnce(&Live) -> Option<T>) -> Result<T, LookError> {
+        let found = self.live.lock().await.as_ref().and_then(get);
+        found.ok_or_else(|| LookError {
+            doing: format!("looking for {what}"),
+            why: "it does not run".to_owned(),
+        })
+    }
+
+    async fn address(
+        &self,
+        what: &str,
+        get: impl Fn(&Live) -> &Option<Started>,
+    ) -> Result<IpAddr, LookError> {
+        self.of(what, |live| get(live).as_ref().map(|started| started.pod.address)).await
+    }
+
     async fn open(&self, address: IpAddr, port: u16, what: &str) -> Result<Box<dyn Stream>, LookError> {
         let failed = |why: &str| LookError { doing: format!("connecting to {what}"), why: why.to_owned() };
         match self.relay.connect(SocketAddr::new(address, port)).await? {
@@ -79,13 +96,15 @@ impl Environment for NodelessEnvironment {
     }
 
     async fn whisker_side(&self) -> Result<WhiskerSide, LookError> {
-        self.calico.whisker_side(self.search.clone()).await
+        // Its own resolver's search list, as its containers read it.
+        let search = self.of("Whisker", |live| live.whisker.as_ref().map(|w| w.search.clone())).await?;
+        self.calico.whisker_side(search).await
     }
 
     async fn connect_dns(&self) -> Result<Box<dyn Stream>, String> {
         // Services come and go, and CoreDNS knows within a moment.
         if let Some(live) = self.live.lock().await.as_mut() {
-            live.refresh_dns(&self.about).await.map_err(|e| e.to_string())?;
+            live.refresh_dns().await.map_err(|e| e.to_string())?;
         }
         self.open(self.dns, 53, "the DNS").await.map_err(|e| e.to_string())
     }
@@ -93,7 +112,10 @@ impl Environment for NodelessEnvironment {
     async fn connect_goldmane(&self, address: Option<(IpAddr, u16)>) -> Result<Reached, LookError> {
         let (address, port) = match address {
             Some(resolved) => resolved,
-            None => (self.goldmane, self.calico.target_port("goldmane").await?),
+            None => {
+                let address = self.address("Goldmane", |live| &live.goldmane).await?;
+                (address, self.calico.target_port("goldmane").await?)
+            }
         };
         self.relay.connect(SocketAddr::new(address, port)).await
     }
@@ -104,22 +126,16 @@ impl Environment for NodelessEnvironment {
 
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
         let port = self.calico.target_port("whisker").await?;
-        let stream = self.open(self.whisker, port, "Whisker").await?;
+        let address = self.address("Whisker", |live| &live.whisker).await?;
+        let stream = self.open(address, port, "Whisker").await?;
         Ok(WhiskerDoor { stream, prefix: "/whisker-backend" })
     }
 
     async fn whisker_log(&self) -> Result<String, LookError> {
         let (container, _) = self.calico.dialling_container().await?;
         let doing = "reading Whisker's log";
-        let live = self.live.lock().await;
-        let id = live
-            .as_ref()
-            .and_then(|live| live.whisker.as_ref()?.pod.container(&container).map(str::to_owned));
-        drop(live);
-        let id = id.ok_or_else(|| LookError {
-            doing: doing.to_owned(),
-            why: format!("no container {container} runs"),
-        })?;
+        let of_pod = |live: &Live| live.whisker.as_ref()?.pod.container(&container).map(str::to_owned);
+        let id = self.of("Whisker's container", of_pod).await?;
         self.engine.logs(&id).await.map_err(LookError::while_(doing))
     }
 
@@ -132,7 +148,17 @@ impl Environment for NodelessEnvironment {
     }
 
     async fn rendering_ended(&self) -> Result<(), LookError> {
-        self.calico.rendering_ended(&self.statuses).await
+        match self.live.lock().await.as_mut() {
+            Some(live) => live.end_rendering(&self.statuses, RENDERING).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn come_to_rest(&self) {
+        if let Some(live) = self.live.lock().await.as_mut() {
+            // What the operator says by then, it says.
+            let _ = live.end_rendering(&self.statuses, CLAIMS).await;
+        }
     }
 
     async fn claims(&self) -> Claims {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::ListParams;
@@ -27,7 +27,6 @@ use crate::sight::DnsAnswer;
 use crate::stage::calico::Calico;
 use crate::stage::engine::Engine;
 use crate::stage::{NoEnvironment, api};
-use crate::timing::Stopwatch;
 use crate::wait::{Probe, wait_for};
 
 /// The workload that serves projectcalico.org/v3, and its Service.
@@ -38,8 +37,20 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Restarts from which a program is believed not to run.
 const CRASHES: i64 = 2;
 
+/// What a domain's programs are started from.
+pub(super) struct Domain {
+    pub engine: Engine,
+    pub about: About,
+    pub images: Arc<ImageSource>,
+    /// The operator's Deployment, of the release's manifest; none with stand-ins.
+    pub operator: Option<Deployment>,
+    /// What of the pods' specifications is not carried out, by pod.
+    pub not_carried_out: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+}
+
 /// One domain's programs, with the control plane that they run on.
 pub(super) struct Live {
+    pub domain: Domain,
     pub plane: Plane,
     pub operator: Option<Started>,
     pub goldmane: Option<Started>,
@@ -47,33 +58,34 @@ pub(super) struct Live {
     pub api_server: Option<Started>,
     /// What the DNS was last given to serve.
     zone: Vec<u8>,
-    /// What writes statuses.
+    /// What Goldmane and Whisker were started from.
+    templates: [PodTemplateSpec; 2],
+    /// Whether the operator has rendered all that it was asked for.
+    ended: bool,
+    /// What writes statuses, while the operator runs.
     statuses: JoinSet<()>,
     running: Arc<Mutex<statuses::Running>>,
 }
 
-/// What a domain's programs are started with.
-pub(super) struct Order<'a> {
-    pub engine: &'a Engine,
-    pub about: &'a About,
-    pub images: &'a ImageSource,
-    /// The operator's Deployment, of the release's manifest; none with stand-ins.
-    pub operator: Option<&'a Deployment>,
-    pub not_carried_out: &'a Mutex<BTreeMap<String, BTreeSet<String>>>,
+/// How long standing up may take, and who hears of it.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'a> {
     pub deadline: Instant,
     pub teller: &'a Teller,
-    pub stopwatch: &'a Stopwatch,
 }
 
 impl Live {
-    pub(super) fn new(plane: Plane) -> Self {
+    pub(super) fn new(plane: Plane, domain: Domain) -> Self {
         Self {
+            domain,
             plane,
             operator: None,
             goldmane: None,
             whisker: None,
             api_server: None,
             zone: Vec::new(),
+            templates: Default::default(),
+            ended: false,
             statuses: JoinSet::new(),
             running: Arc::default(),
         }
@@ -91,36 +103,81 @@ impl Live {
     }
 
     /// Starts the operator, which renders by its resolv.conf, and lets it go on.
-    pub(super) async fn start_operator(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let Some(deployment) = order.operator else { return Ok(()) };
+    pub(super) async fn start_operator(&mut self) -> Result<(), NoEnvironment> {
+        let Some(deployment) = &self.domain.operator else { return Ok(()) };
         let template = deployment.spec.as_ref().map(|spec| &spec.template).cloned().unwrap_or_default();
         let name = deployment.metadata.name.clone().unwrap_or_default();
-        let started = self.kubelet(order).start(OPERATOR_NAMESPACE, &name, &template).await?;
+        let started = self.kubelet().start(OPERATOR_NAMESPACE, &name, &template).await?;
         self.operator = Some(started);
+        self.write_statuses();
+        Ok(())
+    }
+
+    fn write_statuses(&mut self) {
         let (client, running) = (self.plane.client.clone(), self.running.clone());
         self.statuses.spawn(statuses::write(client, move || {
             running.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }));
-        Ok(())
     }
 
-    fn kubelet<'a>(&'a self, order: &'a Order<'_>) -> Kubelet<'a> {
+    /// Lets the operator rest: it has rendered what is looked at, and two cores carry several control planes only where
+    /// not all of their operators are busy.
+    pub(super) async fn rest(&mut self) {
+        self.statuses.shutdown().await;
+        if let Some(operator) = &self.operator {
+            operator.pod.stop().await;
+        }
+    }
+
+    /// Lets the operator go on until it has rendered all that it was asked for, then brings the pods up to date.
+    pub(super) async fn end_rendering(
+        &mut self,
+        statuses: &[String],
+        patience: Duration,
+    ) -> Result<(), LookError> {
+        let Some(operator) = self.operator.as_ref().filter(|_| !self.ended) else { return Ok(()) };
+        operator.pod.start_again().await.map_err(LookError::while_("starting the operator again"))?;
+        self.write_statuses();
+        let calico = Calico::new(self.plane.client.clone());
+        let ended = calico.rendering_ended(statuses, patience).await;
+        self.rest().await;
+        ended?;
+        self.ended = true;
+        let teller = Teller::silent();
+        let watch = Watch { deadline: Instant::now() + patience, teller: &teller };
+        self.roll(watch).await.map_err(LookError::while_("starting what was rendered anew"))
+    }
+
+    /// Starts Goldmane and Whisker anew if they are rendered otherwise than they run.
+    async fn roll(&mut self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let rendered = self.rendered(watch).await?;
+        if templates(&rendered) == self.templates {
+            return Ok(());
+        }
+        for started in [self.goldmane.take(), self.whisker.take()].into_iter().flatten() {
+            started.pod.end().await?;
+        }
+        self.start_pods(&rendered).await?;
+        self.listens(watch).await
+    }
+
+    fn kubelet(&self) -> Kubelet<'_> {
         Kubelet {
-            engine: order.engine,
+            engine: &self.domain.engine,
             plane: &self.plane,
-            images: order.images,
-            domain: &order.about.domain,
-            host_search: &order.about.host_search,
-            not_carried_out: order.not_carried_out,
+            images: &self.domain.images,
+            domain: &self.domain.about.domain,
+            host_search: &self.domain.about.host_search,
+            not_carried_out: &self.domain.not_carried_out,
         }
     }
 
     /// Waits until the operator has rendered both Deployments with all that they refer to, and their Services.
-    pub(super) async fn rendered(&self, order: &Order<'_>) -> Result<[Deployment; 2], NoEnvironment> {
-        let tell = order.teller.as_tell();
+    pub(super) async fn rendered(&self, watch: Watch<'_>) -> Result<[Deployment; 2], NoEnvironment> {
+        let tell = watch.teller.as_tell();
         let every = Duration::from_millis(200);
-        let waited = wait_for("what the operator renders", order.deadline, every, &tell, || async {
-            if let Some(why) = self.operator_crashes(order.engine).await {
+        let waited = wait_for("what the operator renders", watch.deadline, every, &tell, || async {
+            if let Some(why) = self.operator_crashes().await {
                 return Probe::Never(why);
             }
             let of = |name| self.whole(CALICO_NAMESPACE, name, name);
@@ -133,7 +190,7 @@ impl Live {
         match waited {
             Ok(both) => Ok(both),
             // Its log is long: it is read when there is something to explain.
-            Err(e) => Err(NoEnvironment::because(format!("{e}{}", self.operator_says(order.engine).await))),
+            Err(e) => Err(NoEnvironment::because(format!("{e}{}", self.operator_says().await))),
         }
     }
 
@@ -164,11 +221,11 @@ impl Live {
     }
 
     /// Starts calico-apiserver from what was rendered, so that projectcalico.org/v3 is served.
-    pub(super) async fn start_api_server(&mut self, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let tell = order.teller.as_tell();
+    pub(super) async fn start_api_server(&mut self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let tell = watch.teller.as_tell();
         let every = Duration::from_millis(200);
         let deployments: Api<Deployment> = Api::all(self.plane.client.clone());
-        let found = wait_for("calico-apiserver's Deployment", order.deadline, every, &tell, || async {
+        let found = wait_for("calico-apiserver's Deployment", watch.deadline, every, &tell, || async {
             let named = ListParams::default().fields(&format!("metadata.name={API_SERVER}"));
             let namespace = match deployments.list(&named).await {
                 Ok(list) => list.items.into_iter().find_map(|deployment| deployment.metadata.namespace),
@@ -182,7 +239,7 @@ impl Live {
         });
         let (namespace, deployment) = found.await.map_err(|e| NoEnvironment::because(e.to_string()))?;
         let template = deployment.spec.map(|spec| spec.template).unwrap_or_default();
-        let started = self.kubelet(order).start(&namespace, API_SERVER, &template).await?;
+        let started = self.kubelet().start(&namespace, API_SERVER, &template).await?;
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -191,13 +248,13 @@ impl Live {
         let service = services.get(API_SERVICE).await.map_err(LookError::while_("reading a Service"));
         let slice = endpoints(&namespace, &service.map_err(super::no)?, started.pod.address);
         self.api_server = Some(started);
-        api::apply(&self.plane.client, &[slice], order.deadline, &tell).await.map_err(super::no)
+        api::apply(&self.plane.client, &[slice], watch.deadline, &tell).await.map_err(super::no)
     }
 
-    async fn operator_crashes(&self, engine: &Engine) -> Option<String> {
+    async fn operator_crashes(&self) -> Option<String> {
         let operator = self.operator.as_ref()?;
         for (name, id) in operator.pod.containers() {
-            let state = engine.state(id).await.ok()??;
+            let state = self.domain.engine.state(id).await.ok()??;
             if state.restarts >= CRASHES {
                 return Some(format!(
                     "container {name} ended {} times, last with {}",
@@ -209,10 +266,10 @@ impl Live {
     }
 
     /// The last complaint in the operator's log.
-    async fn operator_says(&self, engine: &Engine) -> String {
+    async fn operator_says(&self) -> String {
         let Some(operator) = &self.operator else { return String::new() };
         for (_, id) in operator.pod.containers() {
-            let log = engine.logs(id).await.unwrap_or_default();
+            let log = self.domain.engine.logs(id).await.unwrap_or_default();
             let complaint = log.lines().rev().find(|line| {
                 line.contains("\"level\":\"error\"") || line.contains("panic") || line.contains("forbidden")
             });
@@ -225,12 +282,9 @@ impl Live {
     }
 
     /// Starts Goldmane and Whisker from what was rendered, and the DNS that knows where they are.
-    pub(super) async fn start_pods(
-        &mut self,
-        order: &Order<'_>,
-        [goldmane, whisker]: &[Deployment; 2],
-    ) -> Result<(), NoEnvironment> {
-        let kubelet = self.kubelet(order);
+    pub(super) async fn start_pods(&mut self, rendered: &[Deployment; 2]) -> Result<(), NoEnvironment> {
+        let [goldmane, whisker] = rendered;
+        let kubelet = self.kubelet();
         let start = |name: &'static str, deployment: &Deployment| {
             let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
             let kubelet = &kubelet;
@@ -243,12 +297,14 @@ impl Live {
         ]);
         self.goldmane = Some(goldmane);
         self.whisker = Some(whisker);
-        self.refresh_dns(order.about).await
+        self.templates = templates(rendered);
+        self.refresh_dns().await
     }
 
     /// Lets the DNS serve the Services that there are now, and waits until it does.
-    pub(super) async fn refresh_dns(&mut self, about: &About) -> Result<(), NoEnvironment> {
+    pub(super) async fn refresh_dns(&mut self) -> Result<(), NoEnvironment> {
         let services = self.services().await.map_err(super::no)?;
+        let about = &self.domain.about;
         let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
         let zone = serde_json::to_vec(&zone)
             .map_err(|e| NoEnvironment::because(format!("writing the DNS' zone: {e}")))?;
@@ -295,12 +351,13 @@ impl Live {
     }
 
     /// Waits until Goldmane and Whisker listen, or crash: the cases find out why.
-    pub(super) async fn listens(&self, order: &Order<'_>, calico: &Calico) -> Result<(), NoEnvironment> {
-        let tell = order.teller.as_tell();
+    pub(super) async fn listens(&self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let tell = watch.teller.as_tell();
         let every = Duration::from_millis(100);
+        let calico = Calico::new(self.plane.client.clone());
         let ports = tokio::try_join!(calico.target_port("goldmane"), calico.target_port("whisker"));
         let (goldmane, whisker) = ports.map_err(super::no)?;
-        wait_for("Goldmane and Whisker to listen", order.deadline, every, &tell, || async {
+        wait_for("Goldmane and Whisker to listen", watch.deadline, every, &tell, || async {
             for (name, started, port) in
                 [("goldmane", &self.goldmane, goldmane), ("whisker", &self.whisker, whisker)]
             {
@@ -315,7 +372,7 @@ impl Live {
                 }
                 let mut crashed = false;
                 for (_, id) in started.pod.containers() {
-                    let state = order.engine.state(id).await.ok().flatten();
+                    let state = self.domain.engine.state(id).await.ok().flatten();
                     crashed |= state.is_none_or(|state| state.restarts >= CRASHES);
                 }
                 if !crashed {
@@ -330,10 +387,7 @@ impl Live {
 
     /// Ends what runs of the domain; the control plane that is left.
     pub(super) async fn end(mut self) -> Result<Plane, NoEnvironment> {
-        self.statuses.shutdown().await;
-        if let Some(operator) = &self.operator {
-            operator.pod.stop().await;
-        }
+        self.rest().await;
         let started = [self.operator, self.goldmane, self.whisker, self.api_server]
             .into_iter()
             .flatten()
@@ -349,6 +403,12 @@ impl Live {
         }
         self.plane
     }
+}
+
+fn templates(deployments: &[Deployment; 2]) -> [PodTemplateSpec; 2] {
+    deployments
+        .each_ref()
+        .map(|deployment| deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default())
 }
 
 /// The endpoint of a Service at a pod's address, as the controllers of a cluster would write it.

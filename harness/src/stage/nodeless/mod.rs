@@ -39,7 +39,7 @@ use crate::progress::Teller;
 use crate::timing::Stopwatch;
 use environment::NodelessEnvironment;
 use images::ImageSource;
-use live::{Live, Order};
+use live::{Domain, Live, Watch};
 use plane::Plane;
 
 /// The API server's image without its version.
@@ -84,7 +84,7 @@ pub struct Nodeless {
     /// Environments that could not be had, until they are taken down.
     half_made: Mutex<BTreeMap<String, Live>>,
     /// What of the pods' specifications is not carried out, by pod.
-    not_carried_out: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    not_carried_out: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
     not_covered: Mutex<BTreeSet<String>>,
 }
 
@@ -93,7 +93,7 @@ struct Shared {
     engine: Engine,
     info: EngineInfo,
     network: String,
-    images: ImageSource,
+    images: Arc<ImageSource>,
     plane_images: plane::Images,
     /// By Calico version; none with stand-ins.
     manifests: BTreeMap<String, OnceCell<Manifests>>,
@@ -168,7 +168,7 @@ impl Nodeless {
             shared: OnceCell::new(),
             pool: Arc::new(pool),
             half_made: Mutex::default(),
-            not_carried_out: Mutex::default(),
+            not_carried_out: Arc::default(),
             not_covered: Mutex::default(),
         }
     }
@@ -245,9 +245,9 @@ impl Nodeless {
     }
 
     /// What the operator is asked for, or what its stand-in renders.
-    async fn apply(&self, order: &Order<'_>, plane: &Plane) -> Result<(), NoEnvironment> {
-        let about = order.about;
-        let tell = order.teller.as_tell();
+    async fn apply(&self, live: &Live, watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let (about, plane) = (&live.domain.about, &live.plane);
+        let tell = watch.teller.as_tell();
         let objects = if self.options.standin {
             let authority = Authority::generate(OPERATOR_SIGNER)
                 .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
@@ -262,26 +262,30 @@ impl Nodeless {
             resources.extend(extras::with_key_pairs(extras)?);
             resources
         };
-        api::apply(&plane.client, &objects, order.deadline, &tell).await.map_err(no)
+        api::apply(&plane.client, &objects, watch.deadline, &tell).await.map_err(no)
     }
 
     /// Everything from a cleared control plane to a Goldmane that listens.
-    async fn stand_up(&self, live: &mut Live, order: &Order<'_>) -> Result<(), NoEnvironment> {
-        let stopwatch = order.stopwatch;
-        order.teller.tell("starting the operator", "");
-        stopwatch.part("apply", false, self.apply(order, &live.plane)).await?;
-        stopwatch.part("start operator", false, live.start_operator(order)).await?;
-        let rendered = stopwatch.part("rendered", true, live.rendered(order)).await?;
-        order.teller.tell("starting Goldmane and Whisker", "");
-        stopwatch.part("start pods", false, live.start_pods(order, &rendered)).await?;
-        if !extras::need_api_server(&self.options.configs.extras(&order.about.with)?) {
-            lock(&self.not_covered).insert(NO_API_SERVER.to_owned());
+    async fn stand_up(
+        &self,
+        live: &mut Live,
+        watch: Watch<'_>,
+        stopwatch: &Stopwatch,
+    ) -> Result<(), NoEnvironment> {
+        watch.teller.tell("starting the operator", "");
+        stopwatch.part("apply", false, self.apply(live, watch)).await?;
+        stopwatch.part("start operator", false, live.start_operator()).await?;
+        let rendered = stopwatch.part("rendered", true, live.rendered(watch)).await?;
+        if extras::need_api_server(&self.options.configs.extras(&live.domain.about.with)?) {
+            watch.teller.tell("starting calico-apiserver", "");
+            stopwatch.part("start calico-apiserver", true, live.start_api_server(watch)).await?;
         } else {
-            order.teller.tell("starting calico-apiserver", "");
-            stopwatch.part("start calico-apiserver", true, live.start_api_server(order)).await?;
+            lock(&self.not_covered).insert(NO_API_SERVER.to_owned());
         }
-        let calico = Calico::new(live.plane.client.clone());
-        stopwatch.part("listens", true, live.listens(order, &calico)).await
+        stopwatch.part("stop operator", false, live.rest()).await;
+        watch.teller.tell("starting Goldmane and Whisker", "");
+        stopwatch.part("start pods", false, live.start_pods(&rendered)).await?;
+        stopwatch.part("listens", true, live.listens(watch)).await
     }
 
     fn note_what_was_built_here(&self, about: &About, provenance: &BTreeMap<String, String>) {
@@ -363,7 +367,8 @@ impl Stage for Nodeless {
             .enter(Owned::Network, &network)
             .map_err(|e| one(NoEnvironment::because(format!("writing the ledger: {e}"))))?;
         engine.create_network(&network, ledger.run()).await.map_err(one)?;
-        let shared = Shared { engine, info, network, images, plane_images, manifests, files };
+        let shared =
+            Shared { engine, info, network, images: Arc::new(images), plane_images, manifests, files };
         self.shared.set(shared).map_err(|_| one(NoEnvironment::because("the stage was prepared twice")))
     }
 
@@ -385,18 +390,15 @@ impl Stage for Nodeless {
             .map(serde_json::from_value)
             .transpose()
             .map_err(|e| NoEnvironment::because(format!("reading the operator's Deployment: {e}")))?;
-        let order = Order {
-            engine: &shared.engine,
-            about,
-            images: &shared.images,
-            operator: operator.as_ref(),
-            not_carried_out: &self.not_carried_out,
-            deadline,
-            teller,
-            stopwatch,
+        let domain = Domain {
+            engine: shared.engine.clone(),
+            about: about.clone(),
+            images: shared.images.clone(),
+            operator,
+            not_carried_out: self.not_carried_out.clone(),
         };
-        let mut live = Live::new(plane);
-        if let Err(e) = self.stand_up(&mut live, &order).await {
+        let mut live = Live::new(plane, domain);
+        if let Err(e) = self.stand_up(&mut live, Watch { deadline, teller }, stopwatch).await {
             lock(&self.half_made).insert(about.id(), live);
             return Err(e);
         }
@@ -410,9 +412,6 @@ impl Stage for Nodeless {
         let digests = shared.images.digests().await;
         provenance.extend(digests.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
         self.note_what_was_built_here(about, &provenance);
-        let missing = || NoEnvironment::because("a pod is gone");
-        let goldmane = live.goldmane.as_ref().map(|started| started.pod.address).ok_or_else(missing)?;
-        let whisker = live.whisker.as_ref().ok_or_else(missing)?;
         let env = NodelessEnvironment {
             about: about.clone(),
             calico: Calico::new(live.plane.client.clone()),
@@ -421,9 +420,6 @@ impl Stage for Nodeless {
             provenance,
             relay: live.plane.relay.clone(),
             dns: live.plane.address,
-            goldmane,
-            whisker: whisker.pod.address,
-            search: whisker.search.clone(),
             pool: self.pool.clone(),
             live: tokio::sync::Mutex::new(Some(live)),
         };

@@ -165,6 +165,16 @@ impl Pod {
         let _ = join_all(self.containers.iter().map(|(_, c)| c.stop_with_timeout(Some(GRACE)))).await;
     }
 
+    /// Starts its stopped programs again.
+    pub(super) async fn start_again(&self) -> Result<(), NoEnvironment> {
+        for (name, container) in &self.containers {
+            container.start().await.map_err(|e| {
+                NoEnvironment::because(format!("starting container {name} of {} again: {e}", self.setup.name))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Ends it.
     pub(super) async fn end(self) -> Result<(), NoEnvironment> {
         let volumes: Vec<String> =

@@ -1,4 +1,6 @@
-//! A control plane back in the state that it had before the operator ran: whatever came since is deleted.
+//! A control plane back in the state that it had before the operator ran: what came since is deleted, but for
+//! namespaces, accounts and permissions. Those name no domain, and without them the operator of the next one would wait
+//! for its own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +18,16 @@ use crate::environment::LookError;
 const AT_ONCE: usize = 16;
 /// What the API server makes by itself.
 const API_SERVER: &str = "kube-apiserver";
+
+/// What stays.
+const STAYS: [(&str, &str); 6] = [
+    ("", "Namespace"),
+    ("", "ServiceAccount"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io", "Role"),
+    ("rbac.authorization.k8s.io", "RoleBinding"),
+];
 
 /// An object's place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +56,9 @@ impl Baseline {
         for group in discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
                 let is_event = resource.kind == "Event";
+                let stays = STAYS.contains(&(resource.group.as_str(), resource.kind.as_str()));
                 let can = |verb: &str| capabilities.supports_operation(verb);
-                if can(verbs::LIST) && can(verbs::DELETE) && !is_event {
+                if can(verbs::LIST) && can(verbs::DELETE) && !is_event && !stays {
                     kinds.push(resource);
                 }
             }
@@ -100,15 +113,11 @@ impl Baseline {
             if extra.is_empty() {
                 return Ok(());
             }
-            let (namespaces, others): (Vec<_>, Vec<_>) =
-                extra.into_iter().partition(|(_, key, _)| key.kind == "Namespace" && key.group.is_empty());
-            for objects in [others, namespaces] {
-                let deletions = objects.into_iter().map(|(resource, key, finalizers)| {
-                    let resource = Arc::new(resource);
-                    async move { delete(client, &resource, &key, finalizers).await }
-                });
-                futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-            }
+            let deletions = extra.into_iter().map(|(resource, key, finalizers)| {
+                let resource = Arc::new(resource);
+                async move { delete(client, &resource, &key, finalizers).await }
+            });
+            futures::stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         }
         let left = self.objects(client).await?;
         let left: Vec<String> = left
@@ -151,20 +160,7 @@ async fn delete(
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
-    gone(api.delete(&key.name, &params).await).map_err(LookError::while_(doing()))?;
-    if key.kind == "Namespace" {
-        // There is no namespace controller to finalise it.
-        let body = json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}, "spec": {"finalizers": []},
-        });
-        let body = serde_json::to_vec(&body).map_err(LookError::while_(doing()))?;
-        let request = http::Request::put(format!("/api/v1/namespaces/{}/finalize", key.name))
-            .header("content-type", "application/json")
-            .body(body)
-            .map_err(LookError::while_(doing()))?;
-        gone(client.request::<serde_json::Value>(request).await).map_err(LookError::while_(doing()))?;
-    }
-    Ok(())
+    gone(api.delete(&key.name, &params).await).map_err(LookError::while_(doing()))
 }
 
 /// What is gone already is deleted.

@@ -169,7 +169,7 @@ pub trait Environment: Send + Sync {
     async fn services(&self) -> Result<Vec<String>, LookError>;
     /// Waits until the operator has rendered all that it was asked for, by its own word; bounded.
     async fn rendering_ended(&self) -> Result<(), LookError>;
-    /// Lets a cluster that was held still come to what it will say of itself; short.
+    /// Lets what is on its way arrive, bounded: of a cluster that is not at rest only a delivery is believed.
     async fn come_to_rest(&self) {}
     /// What the cluster says of itself.
     async fn claims(&self) -> Claims;

@@ -2,6 +2,7 @@
 
 mod audit;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,20 +97,30 @@ impl Place {
         let newest: Mutex<Option<(Judgement, Sight)>> = Mutex::default();
         // Since when Calico is waited for: from the first look at something that time may cure.
         let waiting: Mutex<Option<u64>> = Mutex::default();
+        let rested = AtomicBool::new(false);
         let tell = self.teller.as_tell();
         let deadline = self.deadline;
         let what = format!("Whisker's answer to {question:?}");
         // The last look may begin just before the deadline and has its own limits.
         let hard = deadline.max(Instant::now()) + pace.answer + 6 * pace.step;
         let ended = wait_for(&what, hard, pace.every, &tell, || {
-            let (newest, held, waiting) = (&newest, &held, &waiting);
+            let (newest, held, waiting, rested) = (&newest, &held, &waiting, &rested);
             // Of a wait's many looks the first is timed.
             let stopwatch =
                 if lock(waiting).is_some() { Stopwatch::default() } else { self.stopwatch.clone() };
             let look = self.look(question, wanted, push, stopwatch);
             async move {
-                let sight = look.await;
-                let judgement = judge(&sight);
+                let mut sight = look.await;
+                let mut judgement = judge(&sight);
+                // Of a cluster that is on its way somewhere, nothing is believed but that it delivers.
+                if !matches!(judgement.verdict, Verdict::Delivered { .. })
+                    && !rested.swap(true, Ordering::Relaxed)
+                {
+                    let resting = self.env.come_to_rest();
+                    self.stopwatch.part("come to rest", true, resting).await;
+                    sight = self.look(question, wanted, push, Stopwatch::default()).await;
+                    judgement = judge(&sight);
+                }
                 if judgement.verdict.may_pass() {
                     lock(waiting).get_or_insert(self.stopwatch.now_ms());
                 }

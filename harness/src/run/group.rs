@@ -179,13 +179,7 @@ impl One<'_> {
         let about = env.about();
         let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, &known_issues);
         let delivered = outcome == Outcome::Passed;
-        let claims = if delivered {
-            None
-        } else {
-            // What the cluster says at last is the claim, not what it says on its way there.
-            let _ = tokio::time::timeout(CLAIMS, env.come_to_rest()).await;
-            tokio::time::timeout(CLAIMS, env.claims()).await.ok()
-        };
+        let claims = if delivered { None } else { tokio::time::timeout(CLAIMS, env.claims()).await.ok() };
         CaseReport {
             outcome,
             reason,

@@ -39,8 +39,8 @@ pub(super) struct NodelessEnvironment {
     pub live: Mutex<Option<Live>>,
 }
 
-/// The longest wait for what the operator says of itself where nothing else is asked of it.
-const CLAIMS: Duration = Duration::from_secs(12);
+/// The longest wait for the end of the rendering before what was not delivered is looked at again.
+const REST: Duration = Duration::from_secs(45);
 
 impl NodelessEnvironment {
     /// Something of what runs.
@@ -156,8 +156,8 @@ impl Environment for NodelessEnvironment {
 
     async fn come_to_rest(&self) {
         if let Some(live) = self.live.lock().await.as_mut() {
-            // What the operator says by then, it says.
-            let _ = live.end_rendering(&self.statuses, CLAIMS).await;
+            // Where it does not end, that is how the operator leaves it.
+            let _ = live.end_rendering(&self.statuses, REST).await;
         }
     }
 

@@ -54,6 +54,10 @@ const MOST: usize = 8;
 /// Said of an environment without extras that need it.
 const NO_API_SERVER: &str = "what needs the APIServer resource: calico-apiserver does not run, and projectcalico.org/v3 is not served";
 
+/// Said of every environment with an operator.
+const RESTS: &str = "where the audit did not run before: what the operator would have rendered after it had rendered \
+                     Goldmane and Whisker once";
+
 /// What the stage is told.
 pub struct NodelessOptions {
     /// For the Installation's patch.
@@ -412,6 +416,9 @@ impl Stage for Nodeless {
         let digests = shared.images.digests().await;
         provenance.extend(digests.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
         self.note_what_was_built_here(about, &provenance);
+        if !self.options.standin {
+            lock(&self.not_covered).insert(RESTS.to_owned());
+        }
         let env = NodelessEnvironment {
             about: about.clone(),
             calico: Calico::new(live.plane.client.clone()),

@@ -248,9 +248,10 @@ impl Engine {
         restarted.map_err(|e| failed(&format!("restarting {container}"), &e))
     }
 
-    /// Everything that a container has said, both streams as they came.
-    pub(super) async fn logs(&self, container: &str) -> Result<String, NoEnvironment> {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+    /// Everything that a container has said since that second since 1970, both streams as they came.
+    pub(super) async fn logs(&self, container: &str, since: i64) -> Result<String, NoEnvironment> {
+        let since = i32::try_from(since).unwrap_or(i32::MAX);
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).since(since).build();
         let parts: Vec<_> = self
             .docker()
             .logs(container, Some(options))

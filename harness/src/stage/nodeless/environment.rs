@@ -136,7 +136,7 @@ impl Environment for NodelessEnvironment {
         let doing = "reading Whisker's log";
         let of_pod = |live: &Live| live.whisker.as_ref()?.pod.container(&container).map(str::to_owned);
         let id = self.of("Whisker's container", of_pod).await?;
-        self.engine.logs(&id).await.map_err(LookError::while_(doing))
+        self.engine.logs(&id, 0).await.map_err(LookError::while_(doing))
     }
 
     async fn rendered(&self) -> Result<Vec<Value>, LookError> {
@@ -168,10 +168,14 @@ impl Environment for NodelessEnvironment {
                 let mut words =
                     if super::kubelet::all_ready(&started.ready) { "Ready" } else { "not ready" }.to_owned();
                 for (container, id) in started.pod.containers() {
-                    if let Ok(Some(state)) = self.engine.state(id).await
-                        && (!state.running || state.restarts > 0)
-                    {
-                        words = format!("container {container}: {} restarts", state.restarts);
+                    match self.engine.state(id).await {
+                        Ok(Some(state)) if state.restarts > 0 => {
+                            words = format!("container {container} was restarted {} times", state.restarts);
+                        }
+                        Ok(Some(state)) if !state.running => {
+                            words = format!("container {container} is stopped")
+                        }
+                        _ => {}
                     }
                 }
                 claims.pods.insert(format!("{CALICO_NAMESPACE}/{name}"), words);
@@ -226,7 +230,7 @@ pub(super) async fn collect(engine: &Engine, live: &Live, folder: &Path) -> Vec<
     for (name, started) in live.pods() {
         for (container, id) in started.pod.containers() {
             let file = format!("{name}.{container}.log");
-            let log = engine.logs(id).await.map_err(|e| e.to_string()).map(|text| {
+            let log = engine.logs(id, live.started).await.map_err(|e| e.to_string()).map(|text| {
                 let lines: Vec<&str> = text.lines().collect();
                 lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
             });

@@ -174,7 +174,7 @@ impl Kubelet<'_> {
     }
 
     /// `/etc/resolv.conf` by the pod's DNS policy (Kubernetes v1.34, kubelet, `network/dns`, `GetPodDNS`).
-    fn resolv_conf(&self, namespace: &str, spec: &PodSpec) -> String {
+    pub(super) fn resolv_conf(&self, namespace: &str, spec: &PodSpec) -> String {
         let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
         let host_network = spec.host_network == Some(true);
         let cluster = match policy {

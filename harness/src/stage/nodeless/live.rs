@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::ListParams;
@@ -52,7 +52,6 @@ pub(super) struct Domain {
 pub(super) struct Live {
     pub domain: Domain,
     pub plane: Plane,
-    pub operator: Option<Started>,
     pub goldmane: Option<Started>,
     pub whisker: Option<Started>,
     pub api_server: Option<Started>,
@@ -60,6 +59,8 @@ pub(super) struct Live {
     zone: Vec<u8>,
     /// What Goldmane and Whisker were started from.
     templates: [PodTemplateSpec; 2],
+    /// When its programs began to start, in seconds since 1970: the operator's log holds earlier domains' too.
+    pub started: i64,
     /// Whether the operator has rendered all that it was asked for.
     ended: bool,
     /// What writes statuses, while the operator runs.
@@ -79,12 +80,12 @@ impl Live {
         Self {
             domain,
             plane,
-            operator: None,
             goldmane: None,
             whisker: None,
             api_server: None,
             zone: Vec::new(),
             templates: Default::default(),
+            started: 0,
             ended: false,
             statuses: JoinSet::new(),
             running: Arc::default(),
@@ -94,7 +95,7 @@ impl Live {
     /// The pods that run, by name.
     pub(super) fn pods(&self) -> impl Iterator<Item = (&'static str, &Started)> {
         let pods = [
-            ("operator", &self.operator),
+            ("operator", &self.plane.operator),
             ("goldmane", &self.goldmane),
             ("whisker", &self.whisker),
             ("calico-apiserver", &self.api_server),
@@ -105,10 +106,16 @@ impl Live {
     /// Starts the operator, which renders by its resolv.conf, and lets it go on.
     pub(super) async fn start_operator(&mut self) -> Result<(), NoEnvironment> {
         let Some(deployment) = &self.domain.operator else { return Ok(()) };
-        let template = deployment.spec.as_ref().map(|spec| &spec.template).cloned().unwrap_or_default();
-        let name = deployment.metadata.name.clone().unwrap_or_default();
-        let started = self.kubelet().start(OPERATOR_NAMESPACE, &name, &template).await?;
-        self.operator = Some(started);
+        let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        self.started = seconds_now();
+        if let Some(operator) = &self.plane.operator {
+            let spec = template.spec.unwrap_or_default();
+            operator.pod.set_resolv_conf(&self.kubelet().resolv_conf(OPERATOR_NAMESPACE, &spec)).await?;
+            operator.pod.start_again().await?;
+        } else {
+            let name = deployment.metadata.name.clone().unwrap_or_default();
+            self.plane.operator = Some(self.kubelet().start(OPERATOR_NAMESPACE, &name, &template).await?);
+        }
         self.write_statuses();
         Ok(())
     }
@@ -124,7 +131,7 @@ impl Live {
     /// not all of their operators are busy.
     pub(super) async fn rest(&mut self) {
         self.statuses.shutdown().await;
-        if let Some(operator) = &self.operator {
+        if let Some(operator) = &self.plane.operator {
             operator.pod.stop().await;
         }
     }
@@ -135,7 +142,7 @@ impl Live {
         statuses: &[String],
         patience: Duration,
     ) -> Result<(), LookError> {
-        let Some(operator) = self.operator.as_ref().filter(|_| !self.ended) else { return Ok(()) };
+        let Some(operator) = self.plane.operator.as_ref().filter(|_| !self.ended) else { return Ok(()) };
         operator.pod.start_again().await.map_err(LookError::while_("starting the operator again"))?;
         self.write_statuses();
         let calico = Calico::new(self.plane.client.clone());
@@ -169,6 +176,34 @@ impl Live {
             domain: &self.domain.about.domain,
             host_search: &self.domain.about.host_search,
             not_carried_out: &self.domain.not_carried_out,
+        }
+    }
+
+    pub(super) async fn apply(&self, objects: &[Value], watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let tell = watch.teller.as_tell();
+        api::apply(&self.plane.client, objects, watch.deadline, &tell).await.map_err(super::no)
+    }
+
+    /// Waits until the operator has made calico-system.
+    pub(super) async fn has_namespace(&self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
+        let tell = watch.teller.as_tell();
+        let namespaces: Api<Namespace> = Api::all(self.plane.client.clone());
+        let every = Duration::from_millis(100);
+        let what = format!("the namespace {CALICO_NAMESPACE}");
+        let waited = wait_for(&what, watch.deadline, every, &tell, || async {
+            if let Some(why) = self.operator_crashes().await {
+                return Probe::Never(why);
+            }
+            match namespaces.get_metadata_opt(CALICO_NAMESPACE).await {
+                Ok(Some(_)) => Probe::Done(()),
+                Ok(None) => Probe::NotYet("none yet".to_owned()),
+                Err(e) => Probe::NotYet(e.to_string()),
+            }
+        })
+        .await;
+        match waited {
+            Ok(()) => Ok(()),
+            Err(e) => Err(NoEnvironment::because(format!("{e}{}", self.operator_says().await))),
         }
     }
 
@@ -252,7 +287,7 @@ impl Live {
     }
 
     async fn operator_crashes(&self) -> Option<String> {
-        let operator = self.operator.as_ref()?;
+        let operator = self.plane.operator.as_ref()?;
         for (name, id) in operator.pod.containers() {
             let state = self.domain.engine.state(id).await.ok()??;
             if state.restarts >= CRASHES {
@@ -267,9 +302,9 @@ impl Live {
 
     /// The last complaint in the operator's log.
     async fn operator_says(&self) -> String {
-        let Some(operator) = &self.operator else { return String::new() };
+        let Some(operator) = &self.plane.operator else { return String::new() };
         for (_, id) in operator.pod.containers() {
-            let log = self.domain.engine.logs(id).await.unwrap_or_default();
+            let log = self.domain.engine.logs(id, self.started).await.unwrap_or_default();
             let complaint = log.lines().rev().find(|line| {
                 line.contains("\"level\":\"error\"") || line.contains("panic") || line.contains("forbidden")
             });
@@ -388,21 +423,22 @@ impl Live {
     /// Ends what runs of the domain; the control plane that is left.
     pub(super) async fn end(mut self) -> Result<Plane, NoEnvironment> {
         self.rest().await;
-        let started = [self.operator, self.goldmane, self.whisker, self.api_server]
-            .into_iter()
-            .flatten()
-            .map(|s| s.pod);
+        let started = [self.goldmane, self.whisker, self.api_server].into_iter().flatten().map(|s| s.pod);
         futures::future::try_join_all(started.map(Pod::end)).await?;
         Ok(self.plane)
     }
 
     /// Leaves everything standing.
     pub(super) fn keep(self) -> Plane {
-        for started in [self.operator, self.goldmane, self.whisker, self.api_server].into_iter().flatten() {
+        for started in [self.goldmane, self.whisker, self.api_server].into_iter().flatten() {
             started.pod.keep();
         }
         self.plane
     }
+}
+
+fn seconds_now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
 fn templates(deployments: &[Deployment; 2]) -> [PodTemplateSpec; 2] {

@@ -25,7 +25,7 @@ use catwalk_fixtures::{OPERATOR_SIGNER, Release};
 pub use images::Substitutes;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::calico::Calico;
 use super::config::Configs;
@@ -85,6 +85,9 @@ pub struct Nodeless {
     options: NodelessOptions,
     shared: OnceCell<Shared>,
     pool: Arc<Pool>,
+    /// A core each for a control plane that starts or an operator that renders: more at once would all be slower, and an
+    /// operator that waits for its API server tries in vain all the while.
+    cores: Semaphore,
     /// Environments that could not be had, until they are taken down.
     half_made: Mutex<BTreeMap<String, Live>>,
     /// What of the pods' specifications is not carried out, by pod.
@@ -132,12 +135,13 @@ impl Pool {
 
     /// Leaves a domain's programs standing on purpose; how to use them.
     async fn keep(&self, live: Live) -> String {
-        let Plane { name, network, pod, images, .. } = live.keep();
-        pod.keep();
+        let plane = live.keep();
+        let (name, network, own) = (plane.name.clone(), plane.network.clone(), plane.images.own.clone());
+        plane.keep();
         let kept = self.ledger.keep(Owned::Plane, &name);
         // Others of this run may be kept too.
         let _ = self.ledger.keep(Owned::Network, &network);
-        let _ = self.ledger.keep(Owned::Image, &images.own);
+        let _ = self.ledger.keep(Owned::Image, &own);
         match kept {
             Ok(()) => format!(
                 "kept: the containers of control plane {name}. `docker ps --filter label=dev.catwalk.plane={name}` \
@@ -150,7 +154,7 @@ impl Pool {
 
 async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
     let name = plane.name.clone();
-    plane.pod.end().await?;
+    plane.end().await?;
     ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }
 
@@ -171,6 +175,7 @@ impl Nodeless {
             options,
             shared: OnceCell::new(),
             pool: Arc::new(pool),
+            cores: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             half_made: Mutex::default(),
             not_carried_out: Arc::default(),
             not_covered: Mutex::default(),
@@ -213,6 +218,7 @@ impl Nodeless {
             plane.served += 1;
             return Ok(plane);
         }
+        let _core = stopwatch.part("wait for a core", true, self.cores.acquire()).await;
         teller.tell("starting a control plane", "");
         let number = self.pool.started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", self.options.ledger.run());
@@ -248,25 +254,33 @@ impl Nodeless {
         Ok(plane)
     }
 
-    /// What the operator is asked for, or what its stand-in renders.
-    async fn apply(&self, live: &Live, watch: Watch<'_>) -> Result<(), NoEnvironment> {
-        let (about, plane) = (&live.domain.about, &live.plane);
-        let tell = watch.teller.as_tell();
-        let objects = if self.options.standin {
+    /// What the operator is asked for, or what its stand-in renders; first what can be had at once, then what needs
+    /// calico-system.
+    ///
+    /// The operator makes new keys for Goldmane and for Whisker at each attempt, and fails at each until its other half
+    /// has made their namespace: asked for everything at once, it spends most of its time on that.
+    fn objects(
+        &self,
+        about: &About,
+        plane: &Plane,
+        manifests: Option<&Manifests>,
+    ) -> Result<[Vec<Value>; 2], NoEnvironment> {
+        if self.options.standin {
             let authority = Authority::generate(OPERATOR_SIGNER)
                 .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
-            operator::render(self.release(&about.calico)?, &about.domain, &authority, &plane.images.own)
-                .map_err(|e| NoEnvironment::because(format!("rendering the stand-in's objects: {e}")))?
-        } else {
-            let manifests = self.manifests(&about.calico).await?;
-            let resources = manifests.map(|m| m.custom_resources.as_slice()).unwrap_or_default();
-            let patch = self.options.configs.installation(&about.domain, about.dns);
-            let extras = self.options.configs.extras(&about.with)?;
-            let mut resources = live::custom_resources(resources, &patch, extras::need_api_server(&extras));
-            resources.extend(extras::with_key_pairs(extras)?);
-            resources
-        };
-        api::apply(&plane.client, &objects, watch.deadline, &tell).await.map_err(no)
+            let rendered =
+                operator::render(self.release(&about.calico)?, &about.domain, &authority, &plane.images.own)
+                    .map_err(|e| NoEnvironment::because(format!("rendering the stand-in's objects: {e}")))?;
+            return Ok([rendered, Vec::new()]);
+        }
+        let resources = manifests.map(|m| m.custom_resources.as_slice()).unwrap_or_default();
+        let patch = self.options.configs.installation(&about.domain, about.dns);
+        let extras = self.options.configs.extras(&about.with)?;
+        let resources = live::custom_resources(resources, &patch, extras::need_api_server(&extras));
+        let (first, mut then): (Vec<Value>, Vec<Value>) =
+            resources.into_iter().partition(|resource| resource["kind"] == json!("Installation"));
+        then.extend(extras::with_key_pairs(extras)?);
+        Ok([first, then])
     }
 
     /// Everything from a cleared control plane to a Goldmane that listens.
@@ -276,9 +290,16 @@ impl Nodeless {
         watch: Watch<'_>,
         stopwatch: &Stopwatch,
     ) -> Result<(), NoEnvironment> {
+        let core = stopwatch.part("wait for a core", true, self.cores.acquire()).await;
         watch.teller.tell("starting the operator", "");
-        stopwatch.part("apply", false, self.apply(live, watch)).await?;
+        let manifests = self.manifests(&live.domain.about.calico).await?;
+        let [first, then] = self.objects(&live.domain.about, &live.plane, manifests)?;
+        stopwatch.part("apply", false, live.apply(&first, watch)).await?;
         stopwatch.part("start operator", false, live.start_operator()).await?;
+        if !then.is_empty() {
+            stopwatch.part("calico-system", true, live.has_namespace(watch)).await?;
+            stopwatch.part("apply more", false, live.apply(&then, watch)).await?;
+        }
         let rendered = stopwatch.part("rendered", true, live.rendered(watch)).await?;
         if extras::need_api_server(&self.options.configs.extras(&live.domain.about.with)?) {
             watch.teller.tell("starting calico-apiserver", "");
@@ -287,6 +308,7 @@ impl Nodeless {
             lock(&self.not_covered).insert(NO_API_SERVER.to_owned());
         }
         stopwatch.part("stop operator", false, live.rest()).await;
+        drop(core);
         watch.teller.tell("starting Goldmane and Whisker", "");
         stopwatch.part("start pods", false, live.start_pods(&rendered)).await?;
         stopwatch.part("listens", true, live.listens(watch)).await
@@ -453,7 +475,7 @@ impl Stage for Nodeless {
     async fn reap(&self, teller: &Teller) -> Vec<String> {
         // What drops here is removed by its owner's label, all at once rather than one by one.
         for plane in std::mem::take(&mut *self.pool.idle.lock().await) {
-            plane.pod.keep();
+            plane.keep();
         }
         reap::reap(&self.options.ledger, teller).await
     }

@@ -15,6 +15,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::kubelet::Started;
 use super::pod::{Pod, Setup};
 use super::relay::Relay;
 use super::reset::Baseline;
@@ -65,6 +66,8 @@ pub(super) struct Plane {
     pub address: IpAddr,
     pub relay: Relay,
     pub pod: Pod,
+    /// The operator's pod, which goes from domain to domain; its program is stopped in between.
+    pub operator: Option<Started>,
     /// What it had before the operator ran for the first time; none until then.
     pub baseline: Option<Baseline>,
     /// How many domains it has served.
@@ -144,6 +147,7 @@ impl Plane {
             address: pod.address,
             relay,
             pod,
+            operator: None,
             baseline: None,
             served: 0,
         })
@@ -162,7 +166,7 @@ impl Plane {
                 if let Ok(Some(state)) = engine.state(id).await
                     && state.restarts > 2
                 {
-                    let log = engine.logs(id).await.unwrap_or_default();
+                    let log = engine.logs(id, 0).await.unwrap_or_default();
                     let last = log.lines().last().unwrap_or_default().to_owned();
                     return Probe::Never(format!("{name} ends again and again: {last}"));
                 }
@@ -180,6 +184,17 @@ impl Plane {
     /// Lets the DNS serve another zone, as JSON.
     pub(super) async fn serve(&self, text: &[u8]) -> Result<(), NoEnvironment> {
         self.pod.write(&zone(text)).await
+    }
+
+    /// Ends it.
+    pub(super) async fn end(self) -> Result<(), NoEnvironment> {
+        let pods = self.operator.map(|operator| operator.pod).into_iter().chain([self.pod]).map(Pod::end);
+        futures::future::try_join_all(pods).await.map(drop)
+    }
+
+    /// Leaves its containers standing.
+    pub(super) fn keep(self) {
+        self.operator.map(|operator| operator.pod).into_iter().chain([self.pod]).for_each(Pod::keep);
     }
 
     /// A token of a service account, as a kubelet asks for it.

@@ -149,6 +149,12 @@ impl Pod {
         Ok((planned.name.clone(), self.engine.start(new).await?))
     }
 
+    /// Gives its next programs another resolv.conf: all its containers share the sandbox's.
+    pub(super) async fn set_resolv_conf(&self, text: &str) -> Result<(), NoEnvironment> {
+        let command = ["/catwalk-standin", "resolv-conf", text];
+        self.engine.exec(self.sandbox.id(), &command).await.map(drop)
+    }
+
     /// The id of one of its containers.
     pub(super) fn container(&self, name: &str) -> Option<&str> {
         self.containers.iter().find(|(known, _)| known == name).map(|(_, running)| running.id())

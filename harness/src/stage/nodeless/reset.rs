@@ -1,6 +1,7 @@
-//! A control plane back in the state that it had before the operator ran: what came since is deleted, but for
-//! namespaces, accounts and permissions. Those name no domain, and without them the operator of the next one would wait
-//! for its own.
+//! A control plane made ready for another domain: what came since the operator ran first is deleted, but for
+//! namespaces, accounts, permissions and the operator's authority. Those name no domain. Without the first three the
+//! operator would wait for its own other half; without the last its controllers, no longer held up by that, would race
+//! for who makes it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ const STAYS: [(&str, &str); 6] = [
     ("rbac.authorization.k8s.io", "Role"),
     ("rbac.authorization.k8s.io", "RoleBinding"),
 ];
+
+/// The operator's authority.
+const AUTHORITY: (&str, Option<&str>) = ("Secret", Some("tigera-ca-private"));
 
 /// An object's place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +84,9 @@ impl Baseline {
                     let managers = object.metadata.managed_fields.unwrap_or_default();
                     let own = |manager: &Option<String>| manager.as_deref() == Some(API_SERVER);
                     if managers.iter().all(|field| own(&field.manager)) {
+                        return None;
+                    }
+                    if (resource.kind.as_str(), object.metadata.name.as_deref()) == AUTHORITY {
                         return None;
                     }
                     let key = Key {

@@ -33,7 +33,7 @@ const SUBPATH_SINCE: [usize; 2] = [1, 45];
 pub(super) type Running = ContainerAsync<GenericImage>;
 
 /// A file for a volume.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct VolumeFile {
     /// Relative to the volume.
     pub path: String,

@@ -57,14 +57,7 @@ impl Kubelet<'_> {
     ) -> Result<Started, NoEnvironment> {
         let empty = PodSpec::default();
         let spec = template.spec.as_ref().unwrap_or(&empty);
-        let metadata = template.metadata.clone().unwrap_or_default();
-        let identity = Identity {
-            name: format!("{name}-0"),
-            namespace: namespace.to_owned(),
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-            node: NODE.to_owned(),
-        };
+        let identity = identity(namespace, name, template);
         let (sources, account) =
             tokio::try_join!(self.sources(namespace, spec), self.account(namespace, spec))
                 .map_err(super::no)?;
@@ -117,6 +110,35 @@ impl Kubelet<'_> {
         let ready: Ready = Arc::default();
         let probing = self.probe(&pod, &planned, &ready);
         Ok(Started { search: SearchList::from_resolv_conf(&resolv_conf), pod, ready, _probing: probing })
+    }
+
+    /// Brings the files of a running pod up to date with the ConfigMaps and Secrets of its template; whether its programs
+    /// read them again is theirs.
+    pub(super) async fn sync(
+        &self,
+        started: &Started,
+        namespace: &str,
+        name: &str,
+        template: &PodTemplateSpec,
+    ) -> Result<(), NoEnvironment> {
+        let empty = PodSpec::default();
+        let spec = template.spec.as_ref().unwrap_or(&empty);
+        let identity = identity(namespace, name, template);
+        let sources = self.sources(namespace, spec).await.map_err(super::no)?;
+        let mut planner = Planner {
+            spec,
+            identity: &identity,
+            sources: &sources,
+            account: None,
+            mounts_parts: self.engine.mounts_parts(),
+            not_carried_out: BTreeSet::new(),
+        };
+        let changed: BTreeMap<_, _> = planner
+            .volumes()?
+            .into_iter()
+            .filter(|(volume, files)| started.pod.files(volume) != Some(files))
+            .collect();
+        started.pod.write(&changed).await
     }
 
     async fn wait_for_end(&self, pod: &Pod, container: &str) -> Result<(), NoEnvironment> {
@@ -235,6 +257,18 @@ impl Kubelet<'_> {
             }
         }
         set
+    }
+}
+
+/// Who a workload's only pod is.
+fn identity(namespace: &str, name: &str, template: &PodTemplateSpec) -> Identity {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    Identity {
+        name: format!("{name}-0"),
+        namespace: namespace.to_owned(),
+        labels: metadata.labels.unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
+        node: NODE.to_owned(),
     }
 }
 

@@ -155,10 +155,17 @@ impl Live {
         self.roll(watch).await.map_err(LookError::while_("starting what was rendered anew"))
     }
 
-    /// Starts Goldmane and Whisker anew if they are rendered otherwise than they run.
+    /// Starts Goldmane and Whisker anew if they are rendered otherwise than they run; else what changed of their files
+    /// is written.
     async fn roll(&mut self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
         let rendered = self.rendered(watch).await?;
         if templates(&rendered) == self.templates {
+            let pods = [("goldmane", &self.goldmane), ("whisker", &self.whisker)];
+            for ((name, started), template) in pods.into_iter().zip(&self.templates) {
+                if let Some(started) = started {
+                    self.kubelet().sync(started, CALICO_NAMESPACE, name, template).await?;
+                }
+            }
             return Ok(());
         }
         for started in [self.goldmane.take(), self.whisker.take()].into_iter().flatten() {

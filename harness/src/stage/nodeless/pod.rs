@@ -106,6 +106,11 @@ impl Pod {
         self.engine.upload(self.sandbox.id(), &folders.collect()).await
     }
 
+    /// The files that a volume of it was created with.
+    pub(super) fn files(&self, volume: &str) -> Option<&Vec<VolumeFile>> {
+        self.setup.volumes.get(volume)
+    }
+
     /// Starts containers in it, each with its image, at once.
     pub(super) async fn run(
         &mut self,

@@ -14,6 +14,7 @@ pub mod run;
 pub mod scenario;
 pub mod sight;
 pub mod stage;
+mod task;
 pub mod timing;
 pub mod verdict;
 pub mod wait;

@@ -13,6 +13,7 @@ use crate::progress::{Event, Listener, Teller};
 use crate::report::{CaseReport, EnvironmentReport};
 use crate::scenario::Scenario;
 use crate::stage::{NoEnvironment, Provisioned, Stage};
+use crate::task::AbortOnDrop;
 use crate::timing::{Stopwatch, added_ms};
 
 /// One group's run.
@@ -201,23 +202,3 @@ const CLAIMS: Duration = Duration::from_secs(15);
 const DELETION: Duration = Duration::from_secs(180);
 /// The longest that gathering evidence may take.
 const GATHERING: Duration = Duration::from_secs(60);
-
-/// A task that ends when nobody waits for it any more.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl<T> Future for AbortOnDrop<T> {
-    type Output = Result<T, tokio::task::JoinError>;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx)
-    }
-}

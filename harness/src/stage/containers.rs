@@ -23,6 +23,7 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use super::NoEnvironment;
 use super::engine::{Engine, failed};
 use crate::owner::RunId;
+use crate::task::AbortOnDrop;
 
 /// The label by which containers and volumes tell the control plane that owns them.
 pub(super) const PLANE_LABEL: &str = "dev.catwalk.plane";
@@ -183,7 +184,12 @@ impl Engine {
             }
             complete(config, &new);
         });
-        request.start().await.map_err(|e| failed(&doing, &e))
+        // A task of its own: the hook blocks its thread for a lock, which may be on its way to another start; were both in
+        // one task, neither would go on.
+        match AbortOnDrop(tokio::spawn(request.start())).await {
+            Ok(started) => started.map_err(|e| failed(&doing, &e)),
+            Err(e) => Err(failed(&doing, &e)),
+        }
     }
 
     /// Whether the engine does not know the version of the API that testcontainers begins with.

@@ -213,7 +213,12 @@ impl fmt::Display for Verdict {
                     without => write!(f, ", without a Service {}", without.join(", ")),
                 }
             }
-            Self::NamesForeignDomain { names } => write!(f, "{kind}: {}", join(names)),
+            Self::NamesForeignDomain { names } => match believed(names) {
+                Some(domain) => {
+                    write!(f, "{kind}: the operator takes the cluster domain to be {domain}: {}", join(names))
+                }
+                None => write!(f, "{kind}: {}", join(names)),
+            },
             Self::NamesNotServed { names } => write!(f, "{kind}: {}", join(names)),
             Self::TimedOut { last } => write!(f, "{kind}: last seen: {last}"),
             Self::ConnectionRefused
@@ -232,7 +237,39 @@ impl fmt::Display for Unserved {
     }
 }
 
+/// The other domain for which the operator itself issued Goldmane's certificate: then it is not one name that is wrong,
+/// it believes to be in another cluster. It takes the domain from its own resolv.conf, from the first search domain that
+/// begins with `svc.` (operator v1.38.0, `pkg/dns`, `GetClusterDomain`).
+fn believed(names: &[ForeignName]) -> Option<&str> {
+    let issued = names.iter().find(|name| {
+        name.object == "Secret calico-system/goldmane-key-pair" && name.field.starts_with("certificates")
+    });
+    issued?.name.strip_prefix("goldmane.calico-system.svc.")
+}
+
 /// Each in its words, in one line.
 pub(crate) fn join<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_that_believes_in_another_domain_is_told_from_one_wrong_name() {
+        let of = |object: &str, field: &str| ForeignName {
+            object: object.into(),
+            field: field.into(),
+            name: "goldmane.calico-system.svc.corp.example".into(),
+        };
+        let whisker = of("Deployment calico-system/whisker", "env");
+        let issued = of("Secret calico-system/goldmane-key-pair", "certificates[tls.crt]");
+        let words = |names: Vec<ForeignName>| Verdict::NamesForeignDomain { names }.to_string();
+        assert!(!words(vec![whisker.clone()]).contains("takes the cluster domain to be"));
+        assert!(
+            words(vec![whisker, issued])
+                .contains("the operator takes the cluster domain to be corp.example: ")
+        );
+    }
 }

@@ -282,6 +282,8 @@ fn without_what_differs(value: &mut Value) {
             map.values_mut().for_each(without_what_differs);
         }
         Value::Array(items) => items.iter_mut().for_each(without_what_differs),
+        // The project's image is the run's own.
+        Value::String(text) if text.starts_with("catwalk/") => text.truncate("catwalk/".len()),
         Value::String(text) if text.contains("BEGIN CERTIFICATE") => *text = "a certificate".to_owned(),
         _ => {}
     }
@@ -317,7 +319,7 @@ fn a_second_domain_is_rendered_as_on_a_new_control_plane() {
         assert!(fresh.len() >= 10, "{:?}", fresh.keys());
         assert_eq!(fresh.keys().collect::<Vec<_>>(), now.keys().collect::<Vec<_>>(), "{domain}");
         for (title, object) in &fresh {
-            assert_eq!(*object, now[title], "{domain}: {title}");
+            assert!(*object == now[title], "{domain}: {title}\n{object}\n{}", now[title]);
         }
         let report: Report =
             serde_json::from_slice(&std::fs::read(both.path().join("report.json")).unwrap()).unwrap();

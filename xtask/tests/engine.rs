@@ -277,7 +277,8 @@ fn without_what_differs(value: &mut Value) {
         Value::Object(map) => {
             map.retain(|key, _| {
                 let differs = ["clusterIP", "clusterIPs", "caBundle", "status", "generation"];
-                !differs.contains(&key.as_str()) && !key.contains("hash.operator.tigera.io")
+                let counts = ["hash.operator.tigera.io", "template.generation"];
+                !differs.contains(&key.as_str()) && !counts.iter().any(|word| key.contains(word))
             });
             map.values_mut().for_each(without_what_differs);
         }
@@ -285,7 +286,21 @@ fn without_what_differs(value: &mut Value) {
         // The project's image is the run's own.
         Value::String(text) if text.starts_with("catwalk/") => text.truncate("catwalk/".len()),
         Value::String(text) if text.contains("BEGIN CERTIFICATE") => *text = "a certificate".to_owned(),
+        // The API server of another run has another address.
+        Value::String(text) => {
+            let parts = text.split_inclusive(|c: char| !c.is_ascii_digit() && c != '.');
+            *text = parts.map(without_address).collect();
+        }
         _ => {}
+    }
+}
+
+/// The part of a text up to its separator, an address in it by a word.
+fn without_address(part: &str) -> String {
+    let word = part.trim_end_matches(|c: char| !c.is_ascii_digit() && c != '.');
+    match word.parse::<std::net::Ipv4Addr>() {
+        Ok(_) => format!("an address{}", &part[word.len()..]),
+        Err(_) => part.to_owned(),
     }
 }
 

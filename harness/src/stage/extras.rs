@@ -13,7 +13,9 @@ const STATUS: &str = "catwalk.dev/tigera-status";
 /// The annotation of an object for which calico-apiserver must run: the operator waits for its API.
 const NEEDS_API_SERVER: &str = "catwalk.dev/needs-calico-apiserver";
 /// Those of every installation.
-const ALWAYS: [&str; 3] = ["calico", "goldmane", "whisker"];
+const ALWAYS: [&str; 3] = [CALICO, "goldmane", "whisker"];
+/// That of calico-node and what belongs to it.
+pub(super) const CALICO: &str = "calico";
 
 fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(name)?.as_str()

@@ -122,45 +122,35 @@ fn belongings(run: &str) -> Vec<String> {
     all.lines().filter(|line| line.contains(run)).map(str::to_owned).collect()
 }
 
-/// Somebody else's cluster, deleted when the test ends.
+/// Somebody else's cluster, as kind tells one: by a label. It runs nothing, and is deleted when the test ends.
 struct Foreign(String);
 
 impl Foreign {
     fn create() -> Self {
         let foreign = Self(format!("somebody-{}", std::process::id()));
+        let (node, label) = (foreign.node(), format!("io.x-k8s.kind.cluster={}", foreign.0));
         let image = node_image();
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("kind.yaml");
-        let text =
-            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {disableDefaultCNI: true}\n";
-        std::fs::write(&config, text).unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        let status = Command::new("kind")
-            .args(["create", "cluster", "--name", &foreign.0, "--image", &image, "--config"])
-            .arg(&config)
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let words =
+            ["run", "--detach", "--name", &node, "--label", &label, "--entrypoint", "sleep", &image, "3600"];
+        assert!(Command::new("docker").args(words).status().unwrap().success());
+        assert!(foreign.stands());
         foreign
+    }
+
+    fn node(&self) -> String {
+        format!("{}-control-plane", self.0)
     }
 
     fn stands(&self) -> bool {
         output("kind", &["get", "clusters"]).lines().any(|name| name == self.0)
-            && output("docker", &["ps", "--format", "{{.Names}}"]).contains(&self.0)
+            && output("docker", &["ps", "--format", "{{.Names}}"]).contains(&self.node())
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let kubeconfig = std::env::temp_dir().join(format!("{}.kubeconfig", self.0));
-        let deleted = Command::new("kind")
-            .args(["delete", "cluster", "--name", &self.0, "--kubeconfig"])
-            .arg(&kubeconfig)
-            .status();
-        assert!(deleted.is_ok_and(|status| status.success()));
-        let _ = std::fs::remove_file(kubeconfig);
+        let removed = Command::new("docker").args(["rm", "--force", "--volumes", &self.node()]).status();
+        assert!(removed.is_ok_and(|status| status.success()));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Containers, volumes and networks in the engine, each labelled with its owner before it exists.
 
+mod volumes;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -12,8 +14,7 @@ use testcontainers::bollard::models::{
     PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use testcontainers::bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::core::{IntoContainerPort, WaitFor};
@@ -25,6 +26,13 @@ use super::engine::{Engine, failed};
 use crate::owner::RunId;
 use crate::task::AbortOnDrop;
 
+pub(super) use volumes::{VolumeFile, VolumeMount};
+
+/// The name in the engine of a pod of a control plane, with which the names of its containers and volumes begin.
+pub(super) fn pod_name(plane: &str, pod: &str) -> String {
+    format!("catwalk-{plane}-{pod}")
+}
+
 /// The label by which containers and volumes tell the control plane that owns them.
 pub(super) const PLANE_LABEL: &str = "dev.catwalk.plane";
 /// The first API in which a part of a volume can be mounted (Docker 26).
@@ -32,27 +40,6 @@ const SUBPATH_SINCE: [usize; 2] = [1, 45];
 
 /// A container in the engine; it goes when this value does.
 pub(super) type Running = ContainerAsync<GenericImage>;
-
-/// A file for a volume.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct VolumeFile {
-    /// Relative to the volume.
-    pub path: String,
-    /// Unix permissions.
-    pub mode: u32,
-    /// The owning group; the owner is root.
-    pub group: u64,
-    pub bytes: Vec<u8>,
-}
-
-/// A volume at a path of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct VolumeMount {
-    pub volume: String,
-    pub path: String,
-    pub read_only: bool,
-    pub sub_path: Option<String>,
-}
 
 /// What a new container is to be.
 #[derive(Clone, Debug)]
@@ -203,26 +190,6 @@ impl Engine {
         self.api() >= SUBPATH_SINCE
     }
 
-    /// Writes files into folders of a running container, by folder.
-    pub(super) async fn upload(
-        &self,
-        container: &str,
-        folders: &BTreeMap<String, Vec<VolumeFile>>,
-    ) -> Result<(), NoEnvironment> {
-        let doing = "writing files into a container";
-        let uploads =
-            folders.iter().filter(|(_, files)| !files.is_empty()).map(|(folder, files)| async move {
-                let bytes = archive(files).map_err(|e| failed(doing, &e))?;
-                let options = UploadToContainerOptionsBuilder::default().path(folder).build();
-                let body = testcontainers::bollard::body_full(bytes.into());
-                self.docker()
-                    .upload_to_container(container, Some(options), body)
-                    .await
-                    .map_err(|e| failed(doing, &e))
-            });
-        futures::future::try_join_all(uploads).await.map(drop)
-    }
-
     /// How a container is; none if it is gone.
     pub(super) async fn state(&self, container: &str) -> Result<Option<ContainerState>, NoEnvironment> {
         let inspected = self.docker().inspect_container(container, None::<InspectContainerOptions>).await;
@@ -308,30 +275,21 @@ impl Engine {
         Ok(names)
     }
 
-    /// Removes the containers and volumes that carry a label, until there are none.
-    pub(super) async fn remove_labelled(&self, label: &str, value: &str) -> Result<(), NoEnvironment> {
+    /// Removes the containers and volumes of a control plane, until there are none.
+    pub(super) async fn remove_plane(&self, plane: &str) -> Result<(), NoEnvironment> {
         loop {
-            let containers = self.labelled(label, value).await?;
-            let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
-            let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-            let volumes = self.docker().list_volumes(Some(options)).await;
-            let volumes = volumes.map_err(|e| failed("listing volumes", &e))?.volumes.unwrap_or_default();
+            let containers = self.labelled(PLANE_LABEL, plane).await?;
+            let volumes = self.volumes_of(plane).await?;
             if containers.is_empty() && volumes.is_empty() {
                 return Ok(());
             }
             // A container that shares another's network may keep that one from going: then the next round has it.
             join_all(containers.iter().map(|name| self.remove_container(name))).await;
-            let left = self.labelled(label, value).await?;
+            let left = self.labelled(PLANE_LABEL, plane).await?;
             for name in left {
                 self.remove_container(&name).await?;
             }
-            for volume in volumes {
-                let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-                match self.docker().remove_volume(&volume.name, Some(options)).await {
-                    Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-                    Err(e) => return Err(failed(&format!("removing volume {}", volume.name), &e)),
-                }
-            }
+            self.remove_volumes(&Vec::from_iter(volumes)).await?;
         }
     }
 
@@ -343,18 +301,6 @@ impl Engine {
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
             Err(e) => Err(failed(&format!("removing container {name}"), &e)),
         }
-    }
-
-    /// Removes volumes of which the containers are gone.
-    pub(super) async fn remove_volumes(&self, names: &[String]) -> Result<(), NoEnvironment> {
-        let removals = names.iter().map(|name| async move {
-            let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-            match self.docker().remove_volume(name, Some(options)).await {
-                Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-                Err(e) => Err(failed(&format!("removing volume {name}"), &e)),
-            }
-        });
-        futures::future::try_join_all(removals).await.map(drop)
     }
 }
 
@@ -422,19 +368,6 @@ fn split_reference(reference: &str) -> (&str, &str) {
     }
 }
 
-fn archive(files: &[VolumeFile]) -> std::io::Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for file in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(file.bytes.len() as u64);
-        header.set_mode(file.mode);
-        header.set_uid(0);
-        header.set_gid(file.group);
-        tar.append_data(&mut header, &file.path, file.bytes.as_slice())?;
-    }
-    tar.into_inner()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,16 +377,5 @@ mod tests {
         assert_eq!(split_reference("registry.k8s.io/etcd:3.6.5-0"), ("registry.k8s.io/etcd", "3.6.5-0"));
         assert_eq!(split_reference("localhost:5000/etcd"), ("localhost:5000/etcd", "latest"));
         assert_eq!(split_reference("a/b@sha256:0f"), ("a/b@sha256", "0f"));
-    }
-
-    #[test]
-    fn files_keep_their_modes() {
-        let file = VolumeFile { path: "tls.key".into(), mode: 0o440, group: 10001, bytes: b"k".to_vec() };
-        let bytes = archive(&[file]).unwrap();
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        let entry = archive.entries().unwrap().next().unwrap().unwrap();
-        let header = entry.header();
-        assert_eq!((header.mode().unwrap(), header.gid().unwrap()), (0o440, 10001));
-        assert_eq!(entry.path().unwrap().to_str(), Some("tls.key"));
     }
 }

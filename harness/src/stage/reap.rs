@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::command;
-use super::containers::PLANE_LABEL;
 use super::engine::Engine;
 use crate::owner::{Ledger, Owned, ProcessName};
 use crate::progress::Teller;
@@ -57,12 +56,7 @@ async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> 
             // What a run has not finished by itself may have been cut off in the making.
             Owned::Cluster => delete_half_made(ledger, name).await.map_err(text)?,
             Owned::Plane => {
-                Engine::connect()
-                    .await
-                    .map_err(text)?
-                    .remove_labelled(PLANE_LABEL, name)
-                    .await
-                    .map_err(text)?;
+                Engine::connect().await.map_err(text)?.remove_plane(name).await.map_err(text)?;
             }
             Owned::Network => {
                 Engine::connect().await.map_err(text)?.remove_network(name).await.map_err(text)?

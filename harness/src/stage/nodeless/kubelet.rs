@@ -16,6 +16,7 @@ use super::pod::{Pod, Setup};
 use super::spec::{self, Account, Check, Identity, Planned, Planner, Probing, Sources};
 use crate::environment::{LookError, Reached};
 use crate::stage::NoEnvironment;
+use crate::stage::containers::pod_name;
 use crate::stage::engine::Engine;
 use crate::wait::{Probe, tick, wait_for};
 
@@ -72,7 +73,7 @@ impl Kubelet<'_> {
         planner.note_what_is_left_out();
         let resolv_conf = self.resolv_conf(namespace, spec);
         let setup = Setup {
-            name: format!("catwalk-{}-{}-{name}", self.plane.name, self.plane.served),
+            name: pod_name(&self.plane.name, &format!("{}-{name}", self.plane.served)),
             plane: self.plane.name.clone(),
             network: self.plane.network.clone(),
             sandbox_image: self.plane.images.own.clone(),

@@ -23,7 +23,7 @@ use super::spec::Planned;
 use crate::environment::LookError;
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
-use crate::stage::containers::{VolumeFile, VolumeMount};
+use crate::stage::containers::{VolumeFile, VolumeMount, pod_name};
 use crate::stage::engine::Engine;
 use crate::stage::{NoEnvironment, api};
 use crate::wait::{Probe, wait_for};
@@ -95,7 +95,7 @@ impl Plane {
             .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))?;
         let relay_token = secret_text();
         let setup = Setup {
-            name: format!("catwalk-{name}-control-plane"),
+            name: pod_name(&name, "control-plane"),
             plane: name.clone(),
             network: network.clone(),
             sandbox_image: images.own.clone(),

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod case;
 pub mod environment;
 pub mod evidence;
+pub mod gate;
 pub mod judge;
 pub mod look;
 pub mod owner;

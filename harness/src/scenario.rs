@@ -29,6 +29,13 @@ pub struct Scenario {
     pub run: fn(Place) -> Running,
 }
 
+impl Scenario {
+    /// Whether the word names it: `delivery`, `stream-opens` and `delivery/stream-opens` all name the last.
+    pub fn is_named(&self, word: &str) -> bool {
+        self.id == word || self.id.split('/').any(|part| part == word)
+    }
+}
+
 /// The verdict that a scenario demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

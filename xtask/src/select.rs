@@ -66,22 +66,22 @@ pub(crate) fn extras(wanted: &[String], configs: &Configs) -> Result<Vec<String>
     Ok(extras)
 }
 
-fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>> {
+/// Every scenario that there is, in the order in which they run.
+pub(crate) fn every_scenario() -> Vec<Scenario> {
     // The audit lets the operator end its rendering, so that what is delivered then is delivered by the end's.
-    let all = [&catwalk_audit::ALL[..], &catwalk_delivery::ALL[..]].concat();
+    [&catwalk_audit::ALL[..], &catwalk_delivery::ALL[..]].concat()
+}
+
+fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>> {
+    let all = every_scenario();
     for word in wanted {
-        if !all.iter().any(|s| matches(s.id, word)) {
+        if !all.iter().any(|s| s.is_named(word)) {
             let ids: Vec<&str> = all.iter().map(|s| s.id).collect();
             bail!("no scenario {word:?}; there are {}", ids.join(", "));
         }
     }
-    let chosen = |s: &Scenario| wanted.is_empty() || wanted.iter().any(|word| matches(s.id, word));
+    let chosen = |s: &Scenario| wanted.is_empty() || wanted.iter().any(|word| s.is_named(word));
     Ok(all.into_iter().filter(chosen).collect())
-}
-
-/// `delivery`, `delivery/stream-opens` and `stream-opens` all name `delivery/stream-opens`.
-fn matches(id: &str, word: &str) -> bool {
-    id == word || id.split('/').any(|part| part == word)
 }
 
 fn versions(wanted: &[String], stage: &str, releases: &[Release]) -> Result<Vec<String>> {

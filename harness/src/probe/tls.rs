@@ -60,6 +60,25 @@ async fn shake(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
+/// Whether the peer speaks TLS: shakes hands as a browser does (ALPN `http/1.1`), with no certificate of one's own.
+/// The connection, where it does; none where it answers something else.
+pub async fn offer(stream: Box<dyn Stream>, name: &str) -> io::Result<Option<TlsStream<Box<dyn Stream>>>> {
+    let recorder = Arc::new(Recorder { provider: pki::provider(), seen: Mutex::new(Vec::new()) });
+    let mut config = ClientConfig::builder_with_provider(recorder.provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(recorder)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e) if end_of(&e) == TlsEnd::NotTls => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 fn end_of(error: &io::Error) -> TlsEnd {
     match tls_error(error) {
         Some(rustls::Error::AlertReceived(alert)) => TlsEnd::Alert(format!("{alert:?}")),
@@ -206,5 +225,49 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catwalk_fixtures::pki::{Authority, LeafRequest};
+    use rustls::ServerConfig;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_told_by_its_answer() {
+        let leaf = Authority::generate("nobody's").unwrap().issue(&LeafRequest::client("nginx")).unwrap();
+        let identity = leaf.identity().unwrap();
+        let mut config = ServerConfig::builder_with_provider(pki::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let (ours, theirs) = duplex(1 << 16);
+        let (offered, accepted) = tokio::join!(
+            offer(Box::new(ours), "whisker"),
+            TlsAcceptor::from(Arc::new(config)).accept(theirs),
+        );
+        // Not trusted, and of another name: it speaks TLS all the same.
+        let mut stream = offered.unwrap().expect("TLS");
+        accepted.unwrap().write_all(b"hello").await.unwrap();
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello");
+
+        // nginx, to TLS on a port for HTTP.
+        let (ours, mut theirs) = duplex(1 << 16);
+        theirs.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        assert!(offer(Box::new(ours), "whisker").await.unwrap().is_none());
+
+        // Hanging up says neither.
+        let (ours, theirs) = duplex(1 << 16);
+        drop(theirs);
+        assert!(offer(Box::new(ours), "whisker").await.is_err());
     }
 }

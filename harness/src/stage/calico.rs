@@ -11,11 +11,13 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::api::dynamic;
 use super::objects;
 use crate::audit;
-use crate::environment::{LookError, WhiskerSide};
+use crate::environment::{LookError, Stream, WhiskerDoor, WhiskerSide};
+use crate::probe::tls;
 use crate::wait::{Probe, wait_for};
 
 /// The kinds that the operator renders and that may name a domain; a Secret by its certificates alone.
@@ -38,6 +40,8 @@ const RENDERED: [(&str, &str); 14] = [
 
 /// The longest wait for the operator to have rendered everything.
 pub(super) const RENDERING: Duration = Duration::from_secs(180);
+/// The longest handshake with Whisker's listener.
+const SHAKE: Duration = Duration::from_secs(5);
 /// How long nothing may change before the operator is believed to be stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -52,11 +56,13 @@ struct Progress {
 pub(super) struct Calico {
     pub(super) client: Client,
     authority: OnceCell<Authority>,
+    /// Whether Whisker's listener speaks TLS.
+    whisker_tls: OnceCell<bool>,
 }
 
 impl Calico {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, authority: OnceCell::new() }
+        Self { client, authority: OnceCell::new(), whisker_tls: OnceCell::new() }
     }
 
     /// An object of calico-system.
@@ -103,6 +109,32 @@ impl Calico {
             doing: format!("reading the Service {CALICO_NAMESPACE}/{service}"),
             why: "it has no port number".to_owned(),
         })
+    }
+
+    /// A way to Whisker's listener, over whatever opens a connection to it: with TLS where it speaks it, as from v3.33 on
+    /// (operator, `pkg/render/whisker`: port 8443). No object says which, so the listener is asked, once.
+    pub(super) async fn whisker_door<F>(&self, connect: impl Fn() -> F) -> Result<WhiskerDoor, LookError>
+    where
+        F: Future<Output = Result<Box<dyn Stream>, LookError>>,
+    {
+        let plain = |stream| WhiskerDoor { stream, prefix: "/whisker-backend" };
+        if self.whisker_tls.get() == Some(&false) {
+            return Ok(plain(connect().await?));
+        }
+        match timeout(SHAKE, tls::offer(connect().await?, "whisker")).await {
+            Ok(Ok(Some(stream))) => {
+                let _ = self.whisker_tls.set(true);
+                Ok(plain(Box::new(stream)))
+            }
+            Ok(Ok(None)) => {
+                let _ = self.whisker_tls.set(false);
+                Ok(plain(connect().await?))
+            }
+            // Whatever is wrong with it is better asked for without TLS, unless it has spoken it before.
+            Ok(Err(_)) | Err(_) if self.whisker_tls.get().is_none() => Ok(plain(connect().await?)),
+            Ok(Err(e)) => Err(LookError::while_("shaking hands with Whisker's listener")(e)),
+            Err(_) => Err(LookError::while_("shaking hands with Whisker's listener")("no answer")),
+        }
     }
 
     /// Whisker's side of the link, with the search list of its resolver.

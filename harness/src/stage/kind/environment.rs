@@ -94,8 +94,8 @@ impl Environment for KindEnvironment {
 
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
         let port = self.calico.target_port("whisker").await?;
-        let stream = forward(&self.calico.client, CALICO_NAMESPACE, "k8s-app=whisker", port).await?;
-        Ok(WhiskerDoor { stream, prefix: "/whisker-backend" })
+        let connect = || forward(&self.calico.client, CALICO_NAMESPACE, "k8s-app=whisker", port);
+        self.calico.whisker_door(connect).await
     }
 
     async fn whisker_log(&self) -> Result<String, LookError> {

@@ -127,8 +127,7 @@ impl Environment for NodelessEnvironment {
     async fn connect_whisker(&self) -> Result<WhiskerDoor, LookError> {
         let port = self.calico.target_port("whisker").await?;
         let address = self.address("Whisker", |live| &live.whisker).await?;
-        let stream = self.open(address, port, "Whisker").await?;
-        Ok(WhiskerDoor { stream, prefix: "/whisker-backend" })
+        self.calico.whisker_door(|| self.open(address, port, "Whisker")).await
     }
 
     async fn whisker_log(&self) -> Result<String, LookError> {

@@ -14,7 +14,7 @@ use super::images::ImageSource;
 use super::plane::{API_PORT, NODE, Plane};
 use super::pod::{Pod, Setup};
 use super::spec::{self, Account, Check, Identity, Planned, Planner, Probing, Sources};
-use crate::environment::{LookError, Reached};
+use crate::environment::{LookError, Reached, Stream, WhiskerDoor};
 use crate::stage::NoEnvironment;
 use crate::stage::containers::pod_name;
 use crate::stage::engine::Engine;
@@ -304,16 +304,14 @@ impl Looker {
                 self.engine.exec(&self.id, &command).await.is_ok()
             }
             Check::Tcp(port) => self.open(*port).await.is_some(),
-            Check::Http { port, path } => match self.open(*port).await {
-                Some(stream) => {
-                    http_status(stream, path).await.is_some_and(|status| (200..400).contains(&status))
-                }
-                None => false,
-            },
+            Check::Http { port, path, tls } => {
+                let Some(stream) = self.open(*port).await else { return false };
+                http_status(stream, path, *tls).await.is_some_and(|status| (200..400).contains(&status))
+            }
         }
     }
 
-    async fn open(&self, port: u16) -> Option<Box<dyn crate::environment::Stream>> {
+    async fn open(&self, port: u16) -> Option<Box<dyn Stream>> {
         match self.plane.connect(SocketAddr::new(self.address, port)).await {
             Ok(Reached::Open(stream)) => Some(stream),
             _ => None,
@@ -350,9 +348,14 @@ impl Looker {
     }
 }
 
-/// The status of a GET.
-async fn http_status(stream: Box<dyn crate::environment::Stream>, path: &str) -> Option<u16> {
-    let door = crate::environment::WhiskerDoor { stream, prefix: "" };
+/// The status of a GET; over TLS a kubelet takes any certificate.
+async fn http_status(stream: Box<dyn Stream>, path: &str, tls: bool) -> Option<u16> {
+    let stream = if tls {
+        Box::new(crate::probe::tls::offer(stream, "localhost").await.ok().flatten()?)
+    } else {
+        stream
+    };
+    let door = WhiskerDoor { stream, prefix: "" };
     match crate::probe::http::get(door, path, Duration::from_secs(5), |_: &str| false).await {
         crate::sight::Said::Answer { status, .. } => Some(status),
         _ => None,

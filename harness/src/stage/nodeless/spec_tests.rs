@@ -192,7 +192,7 @@ fn nothing_is_left_out_silently() {
             "container c, resources: {\"limits\":{\"memory\":\"1Gi\"}}",
             "container c, seccompProfile Localhost",
             "container c, startupProbe: {\"exec\":{\"command\":[\"x\"]}}",
-            "container c: a probe that is neither exec nor tcpSocket nor httpGet over HTTP",
+            "container c: a probe that is neither exec nor tcpSocket nor httpGet",
             "hostNetwork: it has an address of its own",
             "hostPID: true",
             "scheduling",
@@ -210,8 +210,13 @@ fn probes_have_their_rhythm() {
     }));
     let exec = Check::Exec(vec!["/health".into(), "-ready".into()]);
     assert_eq!(made.readiness, Some(Probing { check: exec, period: 30, timeout: 5, failures: 3 }));
-    let http = Check::Http { port: 8080, path: "/live".into() };
+    let http = Check::Http { port: 8080, path: "/live".into(), tls: false };
     assert_eq!(made.liveness, Some(Probing { check: http, period: 10, timeout: 1, failures: 3 }));
+    let made = one(json!({
+        "name": "whisker", "image": "i", "readinessProbe": {"httpGet": {"port": 8443, "path": "/", "scheme": "HTTPS"}},
+    }));
+    let https = Check::Http { port: 8443, path: "/".into(), tls: true };
+    assert_eq!(made.readiness.unwrap().check, https);
 }
 
 /// What operators v1.38.0, v1.38.1 and v1.42.3 rendered for Goldmane and Whisker, recorded.

@@ -101,6 +101,11 @@ impl KnownIssues {
         Ok(Self(table))
     }
 
+    /// Their ids.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|issue| issue.id.as_str())
+    }
+
     /// The issues that affect this case, in the table's order.
     pub fn affecting(&self, scenario: &str, about: &About) -> Vec<Affecting> {
         let case = known::Case {

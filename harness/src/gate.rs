@@ -9,11 +9,12 @@ mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catwalk_fixtures::KnownIssue;
+use catwalk_fixtures::{ClusterDomain, DnsProfile};
 use serde::{Deserialize, Serialize};
 use time::Date;
 
 use crate::case::{KnownIssues, Outcome};
+use crate::environment::About;
 use crate::report::{CaseReport, EnvironmentReport, Report, SCHEMA};
 use crate::scenario::Scenario;
 
@@ -51,9 +52,7 @@ pub struct Knowledge<'k> {
     /// Every scenario that there is.
     pub scenarios: &'k [Scenario],
     /// The known issues, as data.
-    pub issues: &'k [KnownIssue],
-    /// The same, parsed.
-    pub known: &'k KnownIssues,
+    pub issues: &'k KnownIssues,
     /// Catwalk's version, as reports have it.
     pub catwalk: &'k str,
     /// Today, UTC.
@@ -67,9 +66,9 @@ pub struct Word {
     pub calico: String,
     /// Why not; none where it says yes.
     pub reasons: Vec<Reason>,
-    /// Required cases that passed for real.
+    /// Required cases that passed for real, or showed a known issue that is accepted.
     pub shown: usize,
-    /// Known issues that were met and accepted: id, until when, why.
+    /// The known issues that were met and are accepted: id, until when, why.
     pub accepted: Vec<String>,
 }
 
@@ -86,8 +85,10 @@ type Place<'r> = (&'r str, &'r str);
 /// Holds the reports against the policy.
 pub fn hold(policy: &Policy, reports: &[Report], knows: &Knowledge<'_>) -> Word {
     let mut gate =
-        Gate { policy, knows, reasons: BTreeSet::new(), passed: BTreeMap::new(), met: BTreeSet::new() };
-    gate.policy_holds();
+        Gate { policy, knows, reasons: BTreeSet::new(), shown: BTreeMap::new(), met: BTreeSet::new() };
+    for mistake in policy.mistakes(knows.scenarios, knows.issues) {
+        gate.no(Weight::Policy, mistake);
+    }
     for report in reports {
         gate.report(report);
     }
@@ -113,8 +114,8 @@ struct Gate<'g> {
     policy: &'g Policy,
     knows: &'g Knowledge<'g>,
     reasons: BTreeSet<Reason>,
-    /// Cases that were met, by their place: whether each passed for real.
-    passed: BTreeMap<Place<'g>, bool>,
+    /// Cases that were met, by their place: whether each shows what it should, for real.
+    shown: BTreeMap<Place<'g>, bool>,
     /// Accepted known issues that were met.
     met: BTreeSet<String>,
 }
@@ -122,29 +123,6 @@ struct Gate<'g> {
 impl<'g> Gate<'g> {
     fn no(&mut self, weight: Weight, words: impl Into<String>) {
         self.reasons.insert(Reason { weight, words: words.into() });
-    }
-
-    fn policy_holds(&mut self) {
-        for wanted in self.policy.require.iter().flat_map(|require| &require.scenarios) {
-            if self.scenarios(wanted).next().is_none() {
-                self.no(
-                    Weight::Policy,
-                    format!("the policy requires {wanted}, and there is no such scenario"),
-                );
-            }
-        }
-        for acceptance in &self.policy.accept {
-            if !self.knows.issues.iter().any(|issue| issue.id == acceptance.known_issue) {
-                let words =
-                    format!("the policy accepts {}, and no known issue has that id", acceptance.known_issue);
-                self.no(Weight::Policy, words);
-            }
-        }
-    }
-
-    /// The scenarios that a word of the policy names.
-    fn scenarios(&self, wanted: &'g str) -> impl Iterator<Item = &'g Scenario> + use<'g> {
-        self.knows.scenarios.iter().filter(move |s| s.is_named(wanted))
     }
 
     fn report(&mut self, report: &'g Report) {
@@ -214,94 +192,99 @@ impl<'g> Gate<'g> {
                 return;
             }
         };
-        let place = (report.stage.as_str(), case.id.as_str());
-        let passed = outcome == Outcome::Passed && !report.modelled;
-        if self.passed.insert(place, passed).is_some() {
-            self.no(Weight::Contradicts, format!("{} on {} is there twice", case.id, report.stage));
-        }
         let found = case.finding.as_ref().map_or_else(String::new, |f| f.judgement.verdict.to_string());
         let reason = case.reason.as_deref().unwrap_or("no reason given");
-        match outcome {
-            Outcome::Passed | Outcome::Skipped => {}
+        let well = match outcome {
+            Outcome::Passed => true,
+            Outcome::Skipped => false,
             Outcome::Failed | Outcome::UnexpectedPass => {
                 let words =
                     format!("{} on {}: {}: {found}: {reason}", case.id, report.stage, outcome.as_str());
                 self.no(Weight::Differs, words);
+                false
             }
-            Outcome::Errored => self.no(Weight::NotShown, format!("{}: errored: {reason}", case.id)),
+            Outcome::Errored => {
+                self.no(Weight::NotShown, format!("{} on {}: errored: {reason}", case.id, report.stage));
+                false
+            }
             Outcome::KnownIssue => {
-                for issue in &case.known_issues {
-                    self.known_issue(&issue.id, case, &found);
-                }
+                let accepted = case.known_issues.iter().filter(|issue| self.accepts(&issue.id, case, &found));
+                accepted.count() == case.known_issues.len()
             }
+        };
+        let place = (report.stage.as_str(), case.id.as_str());
+        if self.shown.insert(place, well && !report.modelled).is_some() {
+            self.no(Weight::Contradicts, format!("{} on {} is there twice", case.id, report.stage));
         }
     }
 
-    fn known_issue(&mut self, id: &str, case: &CaseReport, found: &str) {
-        let accepted = self.policy.accept.iter().find(|acceptance| acceptance.known_issue == id);
-        match accepted {
-            None => {
-                let words = format!("{}: known issue {id} is not accepted by the policy: {found}", case.id);
-                self.no(Weight::NotAccepted, words);
-            }
+    /// Whether a known issue that showed is accepted.
+    fn accepts(&mut self, id: &str, case: &CaseReport, found: &str) -> bool {
+        let words = match self.policy.accept.iter().find(|acceptance| acceptance.known_issue == id) {
+            None => format!("{}: known issue {id} is not accepted by the policy: {found}", case.id),
             Some(acceptance) if acceptance.until < self.knows.today => {
-                let until = acceptance.until;
-                let words = format!("{}: known issue {id} was accepted until {until}: {found}", case.id);
-                self.no(Weight::NotAccepted, words);
+                format!("{}: known issue {id} was accepted until {}: {found}", case.id, acceptance.until)
             }
             Some(_) => {
                 self.met.insert(id.to_owned());
+                return true;
             }
-        }
+        };
+        self.no(Weight::NotAccepted, words);
+        false
     }
 
-    /// Holds what is required against what passed; how many required cases did.
+    /// Holds what is required against what was shown; how many required cases were.
     fn required(&mut self, reports: &'g [Report]) -> usize {
         let mut shown = 0;
         for require in &self.policy.require {
-            for wanted in &require.scenarios {
-                let scenarios: Vec<&Scenario> = self.scenarios(wanted).collect();
-                for scenario in scenarios {
-                    for (domain, dns) in require.places() {
-                        let is_there = |e: &&EnvironmentReport| {
-                            let about = &e.about;
-                            require.stages.contains(&about.stage)
-                                && (&about.domain, about.dns) == (domain, dns)
-                                && about.with == require.with
-                                && about.host_search.is_empty()
-                        };
-                        let there = environments(reports).filter(is_there);
-                        let ids: Vec<(&str, String)> = there
-                            .map(|e| (e.about.stage.as_str(), crate::case::id(scenario, &e.about)))
-                            .collect();
-                        let passed =
-                            ids.iter().any(|(stage, id)| self.passed.get(&(*stage, id)) == Some(&true));
-                        if passed {
-                            shown += 1;
-                        } else {
-                            let words = require.not_shown(scenario, domain, dns, &self.how(reports, &ids));
-                            self.no(Weight::NotShown, words);
-                        }
+            let named = |s: &&Scenario| require.scenarios.iter().any(|word| s.is_named(word));
+            for scenario in self.knows.scenarios.iter().filter(named) {
+                for (domain, dns) in require.places() {
+                    let ids = ids(scenario, require, domain, dns, reports);
+                    if ids.iter().any(|(stage, id)| self.shown.get(&(*stage, id)) == Some(&true)) {
+                        shown += 1;
+                    } else {
+                        let how = how_ended(reports, &ids);
+                        self.no(Weight::NotShown, require.not_shown(scenario, domain, dns, &how));
                     }
                 }
             }
         }
         shown
     }
+}
 
-    /// How required cases that did not pass ended.
-    fn how(&self, reports: &[Report], ids: &[(&str, String)]) -> String {
-        let mut ends = BTreeSet::new();
-        for (stage, id) in ids {
-            let cases = reports.iter().filter(|r| r.stage == *stage).flat_map(|r| &r.cases);
-            let found = cases.filter(|case| case.id == *id).map(|case| match (case.outcome, &case.reason) {
-                (Outcome::Skipped, Some(reason)) => format!("skipped on {stage}: {reason}"),
-                (outcome, _) => format!("{} on {stage}", outcome.as_str()),
-            });
-            ends.extend(found);
-        }
-        if ends.is_empty() { "it did not run".to_owned() } else { Vec::from_iter(ends).join("; ") }
+/// The cases by which a requirement may be met: on which stage, and the id.
+fn ids<'r>(
+    scenario: &Scenario,
+    require: &Requirement,
+    domain: &ClusterDomain,
+    dns: DnsProfile,
+    reports: &'r [Report],
+) -> Vec<(&'r str, String)> {
+    let is_there = |about: &&About| {
+        require.stages.contains(&about.stage)
+            && (&about.domain, about.dns) == (domain, dns)
+            && about.with == require.with
+            && about.host_search.is_empty()
+    };
+    let there = environments(reports).map(|e| &e.about).filter(is_there);
+    there.map(|about| (about.stage.as_str(), crate::case::id(scenario, about))).collect()
+}
+
+/// How cases that show not enough ended.
+fn how_ended(reports: &[Report], ids: &[(&str, String)]) -> String {
+    let mut ends = BTreeSet::new();
+    for (stage, id) in ids {
+        let cases = reports.iter().filter(|r| r.stage == *stage).flat_map(|r| &r.cases);
+        let found = cases.filter(|case| case.id == *id).map(|case| match (case.outcome, &case.reason) {
+            (Outcome::Skipped, Some(reason)) => format!("skipped on {stage}: {reason}"),
+            (outcome, _) => format!("{} on {stage}", outcome.as_str()),
+        });
+        ends.extend(found);
     }
+    if ends.is_empty() { "it did not run".to_owned() } else { Vec::from_iter(ends).join("; ") }
 }
 
 fn modelled(modelled: bool) -> &'static str {

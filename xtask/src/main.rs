@@ -2,12 +2,15 @@
 
 mod clean;
 mod e2e;
+mod gate;
+mod report;
 mod select;
 mod show;
+mod this;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Holds Calico's Whisker against Calico's Goldmane under every cluster domain.
 #[derive(Parser)]
@@ -21,6 +24,9 @@ struct Cli {
 enum Command {
     /// Stands Calico up under each cluster domain and says whether Whisker reaches Goldmane.
     E2e(Box<e2e::Args>),
+    /// Reads reports again: holds them against a gate's policy.
+    #[command(subcommand)]
+    Report(report::Command),
     /// Removes what a killed run left: its clusters, images and processes, and nothing else.
     Clean(clean::Args),
 }
@@ -29,7 +35,12 @@ enum Command {
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // As reports have it.
+    let matches = Cli::command().version(this::version()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(e) => e.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -39,6 +50,7 @@ fn main() -> ExitCode {
     };
     let ended = match cli.command {
         Command::E2e(args) => runtime.block_on(e2e::run(*args)),
+        Command::Report(command) => report::run(command),
         Command::Clean(args) => runtime.block_on(clean::run(args)),
     };
     match ended {

@@ -23,7 +23,7 @@ pub(super) fn again(
     if case.demands != scenario.demands {
         return Err(format!("it demands {:?}, its scenario {:?}", case.demands, scenario.demands));
     }
-    let known = knows.known.affecting(scenario.id, about);
+    let known = knows.issues.affecting(scenario.id, about);
     if case.known_issues != known {
         let ids = |issues: &[case::Affecting]| match issues {
             [] => "none".to_owned(),

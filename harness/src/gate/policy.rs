@@ -1,10 +1,12 @@
 //! A gate's policy, read from TOML.
 
+use catwalk_fixtures::domain::DomainRefused;
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
 use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
 
+use crate::case::KnownIssues;
 use crate::scenario::Scenario;
 
 /// What must be shown for real, and which known issues are put up with meanwhile.
@@ -54,6 +56,9 @@ pub enum BadPolicy {
     /// Not of the policy's form.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
+    /// A domain that no cluster can have.
+    #[error("{0}")]
+    Domain(#[from] DomainRefused),
     /// It would let everything through.
     #[error("{0}")]
     Empty(String),
@@ -88,6 +93,9 @@ impl Policy {
                 );
                 return Err(BadPolicy::Empty(words));
             }
+            for domain in &require.domains {
+                ClusterDomain::configured(domain.as_str())?;
+            }
             require.with.sort();
         }
         if let Some(acceptance) = policy.accept.iter().find(|acceptance| acceptance.why.trim().is_empty()) {
@@ -95,6 +103,18 @@ impl Policy {
             return Err(BadPolicy::Empty(words));
         }
         Ok(policy)
+    }
+
+    /// What it asks for that there is not.
+    pub fn mistakes(&self, scenarios: &[Scenario], issues: &KnownIssues) -> Vec<String> {
+        let words = self.require.iter().flat_map(|require| &require.scenarios);
+        let unknown = words.filter(|word| !scenarios.iter().any(|scenario| scenario.is_named(word)));
+        let accepted = self.accept.iter().map(|acceptance| acceptance.known_issue.as_str());
+        let no_issue = accepted.filter(|id| !issues.ids().any(|known| known == *id));
+        unknown
+            .map(|word| format!("the policy requires {word}, and there is no such scenario"))
+            .chain(no_issue.map(|id| format!("the policy accepts {id}, and no known issue has that id")))
+            .collect()
     }
 }
 
@@ -114,7 +134,7 @@ impl Requirement {
         let with =
             if self.with.is_empty() { String::new() } else { format!(" with {}", self.with.join(", ")) };
         let stages = self.stages.join(" or ");
-        format!("{} under {domain} ({dns}){with} did not pass for real on {stages}: {how}", scenario.id)
+        format!("{} under {domain} ({dns}){with} was not shown for real on {stages}: {how}", scenario.id)
     }
 }
 

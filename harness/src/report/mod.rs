@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{Affecting, Outcome};
 use crate::environment::{About, Claims};
+use crate::gate::Word;
 use crate::look::Finding;
 use crate::scenario::Demand;
 use crate::timing::Span;
@@ -52,6 +53,9 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Whether it was interrupted.
     pub interrupted: bool,
+    /// What the gate says of it, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Word>,
 }
 
 /// One environment of a run.
@@ -118,7 +122,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Affectin
 
 /// Exit codes, most important first.
 pub const EXIT_INTERRUPTED: u8 = 130;
-/// A verdict differs.
+/// A verdict differs, or all is well but for the gate.
 pub const EXIT_DIFFERS: u8 = 1;
 /// An environment could not be had.
 pub const EXIT_NO_ENVIRONMENT: u8 = 3;
@@ -141,7 +145,13 @@ impl Report {
             ),
             (!self.left_behind.is_empty(), EXIT_LEFT_BEHIND),
         ];
-        rows.into_iter().filter_map(|(applies, code)| applies.then_some(code)).collect()
+        let mut exits: Vec<u8> =
+            rows.into_iter().filter_map(|(applies, code)| applies.then_some(code)).collect();
+        // A gate that says no says it beside what the others say, never in their place.
+        if exits.is_empty() && self.gate.as_ref().is_some_and(|word| !word.yes()) {
+            exits.push(EXIT_DIFFERS);
+        }
+        exits
     }
 
     /// Writes `report.json` and `junit.xml` into the folder, each whole or not at all, and beside the evidence of an

@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{CaseReport, Report};
 use crate::case::Outcome;
+use crate::gate::{Reason, Word};
 
 /// Results of more than this many cases are counted by release rather than listed.
 const LISTED: usize = 24;
@@ -66,7 +67,27 @@ pub fn render(report: &Report, columns: u16) -> String {
     if report.modelled {
         let _ = writeln!(out, "modelled: no Calico program ran");
     }
+    if let Some(word) = &report.gate {
+        gate(&mut out, word);
+    }
     out
+}
+
+/// What the gate says, its reasons in order of weight.
+pub fn gate(out: &mut String, word: &Word) {
+    for accepted in &word.accepted {
+        let _ = writeln!(out, "gate: accepted {accepted}");
+    }
+    for Reason { words, .. } in &word.reasons {
+        let _ = writeln!(out, "gate: no: {words}");
+    }
+    let _ = match (word.yes(), word.reasons.len()) {
+        (true, _) => {
+            writeln!(out, "gate: yes for {}: {} required cases shown for real", word.calico, word.shown)
+        }
+        (false, 1) => writeln!(out, "gate: no, for one reason"),
+        (false, n) => writeln!(out, "gate: no, for {n} reasons, the weightiest first"),
+    };
 }
 
 fn verdict(case: &CaseReport) -> String {

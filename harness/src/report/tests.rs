@@ -58,6 +58,7 @@ pub(super) fn of(outcome: Outcome) -> Report {
         kept: vec![],
         problems: vec![],
         interrupted: false,
+        gate: None,
     }
 }
 

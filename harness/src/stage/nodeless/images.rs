@@ -94,9 +94,9 @@ impl ImageSource {
         Ok(wanted)
     }
 
-    /// Digests, or ids, of what was had.
-    pub(super) async fn digests(&self) -> BTreeMap<String, String> {
-        self.had.lock().await.clone()
+    /// The digest, or id, of an image that was had.
+    pub(super) async fn digest(&self, image: &str) -> Option<String> {
+        self.had.lock().await.get(image).cloned()
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Started {
     pub search: SearchList,
     /// Whether each container is ready; one without a probe is.
     pub ready: Ready,
+    /// The images that its containers were started from.
+    pub images: BTreeSet<String>,
     _probing: JoinSet<()>,
 }
 
@@ -84,11 +86,13 @@ impl Kubelet<'_> {
             ..Setup::default()
         };
         let mut pod = Pod::create(self.engine, setup).await?;
+        let mut images = BTreeSet::new();
         let api_server = (self.plane.address, API_PORT);
         let always = spec.restart_policy.as_deref().unwrap_or("Always") == "Always";
         for container in spec.init_containers.iter().flatten() {
             let planned = planner.container(container, pod.address, api_server)?;
             let image = self.images.have(&planned.image).await?;
+            images.insert(image.clone());
             pod.run(&[(&planned, image)], false).await?;
             self.wait_for_end(&pod, &planned.name).await?;
         }
@@ -105,12 +109,20 @@ impl Kubelet<'_> {
             .extend(left_out);
         let mut with_images = Vec::new();
         for container in &planned {
-            with_images.push((container, self.images.have(&container.image).await?));
+            let image = self.images.have(&container.image).await?;
+            images.insert(image.clone());
+            with_images.push((container, image));
         }
         pod.run(&with_images, always).await?;
         let ready: Ready = Arc::default();
         let probing = self.probe(&pod, &planned, &ready);
-        Ok(Started { search: SearchList::from_resolv_conf(&resolv_conf), pod, ready, _probing: probing })
+        Ok(Started {
+            search: SearchList::from_resolv_conf(&resolv_conf),
+            pod,
+            ready,
+            images,
+            _probing: probing,
+        })
     }
 
     /// Brings the files of a running pod up to date with the ConfigMaps and Secrets of its template; whether its programs

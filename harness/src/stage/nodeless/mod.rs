@@ -435,8 +435,13 @@ impl Stage for Nodeless {
         if let Ok(version) = live.plane.client.apiserver_version().await {
             provenance.insert("kubernetes".to_owned(), version.git_version);
         }
-        let digests = shared.images.digests().await;
-        provenance.extend(digests.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
+        let of_plane = [&shared.plane_images.etcd, &shared.plane_images.api_server];
+        for image in of_plane.into_iter().chain(live.pods().flat_map(|(_, started)| &started.images)) {
+            // The project's own image has no digest: it was made here.
+            if let Some(digest) = shared.images.digest(image).await {
+                provenance.insert(format!("image {image}"), digest);
+            }
+        }
         self.note_what_was_built_here(about, &provenance);
         if !self.options.standin {
             lock(&self.not_covered).insert(RESTS.to_owned());

@@ -1,0 +1,160 @@
+//! The flags of `e2e`, and which of them mean nothing together.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use catwalk_fixtures::DnsProfile;
+use catwalk_harness::stage::nodeless::KUBERNETES;
+use clap::ValueEnum;
+
+/// Options of `e2e`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to stand Calico up: `kind` on real clusters, `nodeless` on control planes without nodes, `lab` with
+    /// stand-ins in this process
+    #[arg(long, value_enum, default_value_t = StageName::Kind)]
+    pub(super) stage: StageName,
+    /// Cluster domain, may be repeated [default: those of kind-configs for the stage]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) domain: Vec<String>,
+    /// Calico version, or `newest` or `all`, may be repeated [default: newest; all in the lab]
+    #[arg(long, value_name = "VERSION")]
+    pub(super) calico: Vec<String>,
+    /// What the cluster's DNS serves: strict, dual or upstream-down, may be repeated
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) dns: Vec<DnsProfile>,
+    /// Scenario, or the crate of several, may be repeated [default: all]
+    #[arg(long, value_name = "ID")]
+    pub(super) scenario: Vec<String>,
+    /// What to set up beside Calico as released, by the files of kind-configs/with, may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) with: Vec<String>,
+    /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
+    #[arg(long, value_name = "DIR")]
+    pub(super) manifests: Option<PathBuf>,
+    /// Name of a candidate: the folder's manifests are of no release that the table knows, and no known issue applies
+    #[arg(long, value_name = "NAME", requires = "manifests", conflicts_with_all = ["calico", "standin"], value_parser = name)]
+    pub(super) name: Option<String>,
+    /// Known issue that applies to the candidate all the same, by its id, may be repeated
+    #[arg(long, value_name = "ID", requires = "name")]
+    pub(super) known_issue: Vec<String>,
+    /// Runs the project's stand-ins in place of Calico's programs (kind, nodeless)
+    #[arg(long)]
+    pub(super) standin: bool,
+    /// What connects the pods (kind): `calico`, `kind` for kind's own, `none` for one that the node image brings
+    /// [default: calico; kind with --standin]
+    #[arg(long, value_enum)]
+    pub(super) cni: Option<CniName>,
+    /// Node image (kind) [default: kind's own]
+    #[arg(long, value_name = "REF")]
+    pub(super) node_image: Option<String>,
+    /// Version of Kubernetes, of which the API server runs (nodeless)
+    #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
+    pub(super) kubernetes: String,
+    /// Image in place of another, by the last part of its name: `goldmane=registry.example/mine:dev`, may be repeated
+    /// (nodeless)
+    #[arg(long, value_name = "NAME=REF", value_parser = image)]
+    pub(super) image: Vec<(String, String)>,
+    /// Registry, with a path if need be, in place of that of every image (nodeless)
+    #[arg(long, value_name = "REGISTRY")]
+    pub(super) registry: Option<String>,
+    /// Search domain of the host that resolv.conf has in front of the cluster's, may be repeated (nodeless)
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) search: Vec<String>,
+    /// Holds the report against a policy: exit 0 means that everything it requires passed for real. What to run is taken
+    /// from the policy where no flag says it
+    #[arg(long, value_name = "POLICY.toml")]
+    pub(super) gate: Option<PathBuf>,
+    /// Environments at once [default: by this machine's cores and memory]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<std::num::NonZeroUsize>,
+    /// Seconds that standing one environment up may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(super) timeout: u64,
+    /// When to leave an environment standing
+    #[arg(long, value_enum, default_value_t = KeepName::Never)]
+    pub(super) keep: KeepName,
+    /// Folder for report.json, junit.xml and evidence
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub(super) report: PathBuf,
+    /// Prints the cases and ends
+    #[arg(long)]
+    pub(super) list: bool,
+    /// Prints what would be created and ends
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StageName {
+    Kind,
+    Nodeless,
+    Lab,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CniName {
+    Calico,
+    Kind,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KeepName {
+    Never,
+    Failed,
+    Always,
+}
+
+/// A name that can be part of a case's id and of a folder's name.
+fn name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has letters, digits, '.', '_' and '-', for example v3.33.0-rc1".to_owned())
+    }
+}
+
+/// `NAME=REF`
+fn image(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, reference)) if !name.is_empty() && !reference.is_empty() && !name.contains('/') => {
+            Ok((name.to_owned(), reference.to_owned()))
+        }
+        _ => Err("it takes NAME=REF, for example goldmane=registry.example/mine/goldmane:dev".to_owned()),
+    }
+}
+
+/// A flag that the stage would not look at is a mistake, and better said than ignored.
+pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
+    if args.standin && !args.with.is_empty() {
+        bail!("--with does nothing with --standin: no operator runs that would render more");
+    }
+    let (kind, nodeless) = (args.stage == StageName::Kind, args.stage == StageName::Nodeless);
+    let flags = [
+        ("--manifests", args.manifests.is_some(), kind || nodeless),
+        ("--name", args.name.is_some(), kind || nodeless),
+        ("--standin", args.standin, kind || nodeless),
+        ("--with", !args.with.is_empty(), kind || nodeless),
+        ("--cni", args.cni.is_some(), kind),
+        ("--node-image", args.node_image.is_some(), kind),
+        ("--kubernetes", args.kubernetes != KUBERNETES, nodeless),
+        ("--image", !args.image.is_empty(), nodeless),
+        ("--registry", args.registry.is_some(), nodeless),
+        ("--search", !args.search.is_empty(), nodeless),
+    ];
+    let idle = flags.into_iter().find(|(_, given, looked_at)| *given && !looked_at);
+    match (idle, args.stage) {
+        (None, _) => Ok(()),
+        (Some((flag, ..)), StageName::Lab) => {
+            bail!("{flag} does nothing in the lab, where everything is a stand-in")
+        }
+        (Some((flag, ..)), StageName::Kind) => {
+            bail!("{flag} does nothing on kind; it is for --stage nodeless")
+        }
+        (Some((flag, ..)), StageName::Nodeless) => {
+            bail!("{flag} does nothing on nodeless; it is for --stage kind")
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The gate's policy on the command line, and what of it a run has to show.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use catwalk_harness::case::KnownIssues;
+use catwalk_harness::gate::{self, Knowledge, Policy, Word};
+use catwalk_harness::report::Report;
+use catwalk_harness::run::Group;
+use catwalk_harness::stage::config::Configs;
+use time::OffsetDateTime;
+
+use crate::select::{self, Selection, every_scenario};
+use crate::this;
+
+/// Reads a policy.
+pub(crate) fn read(path: &Path) -> Result<Policy> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading the policy {}", path.display()))?;
+    Policy::from_toml(&text).with_context(|| format!("the policy {} is none", path.display()))
+}
+
+/// What the gate says of reports.
+pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues) -> Word {
+    let scenarios = every_scenario();
+    let catwalk = this::version();
+    let today = OffsetDateTime::now_utc().date();
+    gate::hold(policy, reports, &Knowledge { scenarios: &scenarios, issues, catwalk: &catwalk, today })
+}
+
+/// What to run for a policy: what it requires of this stage, unless flags say what.
+pub(crate) fn groups(
+    policy: &Policy,
+    selection: &Selection,
+    stage: &str,
+    configs: &Configs,
+    issues: &KnownIssues,
+    select: impl Fn(&Selection) -> Result<Vec<Group>>,
+) -> Result<Vec<Group>> {
+    if selection.calico.len() > 1 {
+        bail!("a gate is for one release, and there are several: {}", selection.calico.join(", "));
+    }
+    if let Some(mistake) = policy.mistakes(&every_scenario(), issues).into_iter().next() {
+        bail!("{mistake}");
+    }
+    let named = !selection.domains.is_empty()
+        || !selection.dns.is_empty()
+        || !selection.scenarios.is_empty()
+        || !selection.with.is_empty();
+    if named {
+        return select(selection);
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for require in policy.require.iter().filter(|require| require.stages.iter().any(|s| s == stage)) {
+        let more = select(&Selection {
+            domains: require.domains.iter().map(ToString::to_string).collect(),
+            dns: require.dns.clone(),
+            scenarios: require.scenarios.clone(),
+            with: select::extras(&require.with, configs)?,
+            ..selection.clone()
+        })?;
+        for group in more {
+            match groups.iter_mut().find(|known| known.about.id() == group.about.id()) {
+                None => groups.push(group),
+                Some(known) => {
+                    let is_wanted =
+                        |id| [&*known, &group].iter().any(|g| g.scenarios.iter().any(|s| s.id == id));
+                    known.scenarios = every_scenario().into_iter().filter(|s| is_wanted(s.id)).collect();
+                }
+            }
+        }
+    }
+    if groups.is_empty() {
+        bail!("the policy requires nothing of stage {stage}; name what to run, or another --stage");
+    }
+    Ok(groups)
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask report`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use catwalk_fixtures::{KnownIssue, Release};
+use catwalk_harness::case::KnownIssues;
+use catwalk_harness::report::{EXIT_DIFFERS, Report, SCHEMA, terminal};
+use serde::Deserialize;
+
+use crate::e2e::apply_to;
+use crate::gate;
+
+/// What to do with reports.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Says whether reports show what a policy requires, as `e2e --gate` does of its own
+    Gate(GateArgs),
+}
+
+/// Options of `report gate`.
+#[derive(clap::Args)]
+pub(crate) struct GateArgs {
+    /// The policy
+    #[arg(long, value_name = "POLICY.toml", default_value = "release-gate.toml")]
+    policy: PathBuf,
+    /// Known issue that applies to the candidate of the reports, by its id, may be repeated
+    #[arg(long, value_name = "ID")]
+    known_issue: Vec<String>,
+    /// Reports of one release: report.json, of one stage each
+    #[arg(required = true, value_name = "REPORT")]
+    reports: Vec<PathBuf>,
+}
+
+pub(crate) fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Gate(args) => gate(&args),
+    }
+}
+
+fn gate(args: &GateArgs) -> Result<u8> {
+    let policy = gate::read(&args.policy)?;
+    let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
+    let mut issues = KnownIssue::table()?;
+    let releases = Release::table()?;
+    let versions = reports.iter().flat_map(|report| &report.environments).map(|e| &e.about.calico);
+    let candidate = versions.into_iter().find(|version| !releases.iter().any(|r| r.calico == **version));
+    match candidate {
+        Some(candidate) => apply_to(candidate, &args.known_issue, &mut issues)?,
+        None if args.known_issue.is_empty() => {}
+        None => bail!("--known-issue is for candidates, and the reports are of a release of the table"),
+    }
+    let word = gate::hold(&policy, &reports, &KnownIssues::new(issues)?);
+    let mut text = String::new();
+    terminal::gate(&mut text, &word);
+    // Whoever closed the pipe has read enough.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(if word.yes() { 0 } else { EXIT_DIFFERS })
+}
+
+/// Reads a report of this version's schema.
+fn read(path: &Path) -> Result<Report> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: u32,
+    }
+    let text = std::fs::read(path).with_context(|| format!("reading the report {}", path.display()))?;
+    let versioned: Versioned =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no whole report", path.display()))?;
+    if versioned.schema != SCHEMA {
+        bail!(
+            "{} has schema {}, and this reads {SCHEMA}: take the Catwalk that wrote it",
+            path.display(),
+            versioned.schema
+        );
+    }
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no report of schema {SCHEMA}", path.display()))
+}

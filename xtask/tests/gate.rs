@@ -1,0 +1,351 @@
+//! The gate on reports of real programs: as they are it says yes, and after each of many edits no, for a reason that
+//! names the edit.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests end a test where they find what must not be"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+const GOOD: &str = "v3.30.1-corp.internal-strict";
+const KNOWN: &str = "v3.30.0-corp.internal-strict";
+const POLICY: &str = r#"
+[[require]]
+scenarios = ["audit", "delivery/flow-is-delivered"]
+domains = ["corp.internal"]
+dns = ["strict"]
+stages = ["nodeless", "kind"]
+"#;
+const ACCEPT: &str = r#"
+[[accept]]
+known_issue = "calico-10396"
+until = "2999-12-31"
+why = "this is its evidence"
+"#;
+
+fn xtask(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask")).args(words).output().unwrap()
+}
+
+/// A report of real programs, as if this version had written it.
+fn evidence(id: &str) -> Value {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/evidence/nodeless/{id}/report.json"));
+    let mut report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let version = String::from_utf8(xtask(&["--version"]).stdout).unwrap();
+    report["catwalk"] = json!(version.trim().trim_start_matches("xtask "));
+    report["schema"] = json!(2);
+    report
+}
+
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The gate's exit code, and all that it says.
+    fn gate(&self, policy: &str, reports: &[&[u8]]) -> (i32, String) {
+        let policy = self.write("policy.toml", policy.as_bytes());
+        let mut words =
+            vec!["report".to_owned(), "gate".to_owned(), "--policy".to_owned(), policy.display().to_string()];
+        for (index, report) in reports.iter().enumerate() {
+            words.push(self.write(&format!("report-{index}.json"), report).display().to_string());
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let Output { status, stdout, stderr } = xtask(&words);
+        (status.code().unwrap(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    }
+}
+
+fn bytes(report: &Value) -> Vec<u8> {
+    serde_json::to_vec(report).unwrap()
+}
+
+/// The case of a scenario.
+fn case<'r>(report: &'r mut Value, scenario: &str) -> &'r mut Value {
+    let cases = report["cases"].as_array_mut().unwrap();
+    cases.iter_mut().find(|case| case["scenario"] == scenario).unwrap_or_else(|| panic!("no {scenario}"))
+}
+
+const FLOW: &str = "delivery/flow-is-delivered";
+
+#[test]
+fn of_real_evidence_the_gate_says_yes() {
+    let files = Files::new();
+    let (code, said) = files.gate(POLICY, &[&bytes(&evidence(GOOD))]);
+    assert_eq!((code, said.as_str()), (0, "gate: yes for v3.30.1: 3 required cases shown for real\n"));
+    let (code, said) = files.gate(&format!("{POLICY}{ACCEPT}"), &[&bytes(&evidence(KNOWN))]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("accepted calico-10396 until 2999-12-31: this is its evidence"), "{said}");
+}
+
+#[test]
+fn no_edited_report_passes() {
+    type Edit = fn(&mut Value);
+    let rows: &[(&str, Edit, &str)] = &[
+        (
+            "a case removed",
+            |r| r["cases"].as_array_mut().unwrap().retain(|c| c["scenario"] != FLOW),
+            "delivery/flow-is-delivered under corp.internal (strict) was not shown for real on nodeless or kind: it did not run",
+        ),
+        (
+            "a case duplicated",
+            |r| {
+                let copy = case(r, FLOW).clone();
+                r["cases"].as_array_mut().unwrap().push(copy);
+            },
+            "delivery/flow-is-delivered@v3.30.1-corp.internal-strict on nodeless is there twice",
+        ),
+        (
+            "a case skipped",
+            |r| {
+                let c = case(r, FLOW);
+                c["outcome"] = json!("skipped");
+                c["finding"] = Value::Null;
+            },
+            "skipped on nodeless",
+        ),
+        (
+            "skipped, its finding kept",
+            |r| case(r, FLOW)["outcome"] = json!("skipped"),
+            "its outcome is skipped, and its verdict comes to passed",
+        ),
+        (
+            "a case errored",
+            |r| {
+                let c = case(r, FLOW);
+                c["outcome"] = json!("errored");
+                c["finding"] = Value::Null;
+                c["reason"] = json!("no verdict: boom");
+            },
+            "errored: no verdict: boom",
+        ),
+        (
+            "a verdict changed",
+            |r| case(r, FLOW)["finding"]["judgement"]["verdict"] = json!({"verdict": "FlowMissing"}),
+            "its verdict is FlowMissing, and what was seen comes to Delivered",
+        ),
+        (
+            "what was seen changed",
+            |r| case(r, FLOW)["finding"]["sight"]["whisker"] = json!({"not_there": "connection refused"}),
+            "its verdict is Delivered",
+        ),
+        (
+            "what was seen removed",
+            |r| case(r, FLOW)["finding"]["sight"] = Value::Null,
+            "passed, and nothing was seen",
+        ),
+        ("the finding removed", |r| case(r, FLOW)["finding"] = Value::Null, "passed, and nothing was found"),
+        (
+            "the outcome changed",
+            |r| case(r, FLOW)["outcome"] = json!("failed"),
+            "its outcome is failed, and its verdict comes to passed",
+        ),
+        (
+            "the witnesses disagree",
+            |r| case(r, FLOW)["finding"]["judgement"]["disagreement"] = json!("x"),
+            "what was seen comes to",
+        ),
+        (
+            "the demand changed",
+            |r| case(r, FLOW)["demands"] = json!("clean"),
+            "it demands Clean, its scenario Delivered",
+        ),
+        (
+            "the scenario changed",
+            |r| case(r, FLOW)["scenario"] = json!("delivery/stream-opens"),
+            "by its scenario and environment it is delivery/stream-opens@",
+        ),
+        (
+            "a scenario that there is not",
+            |r| case(r, FLOW)["scenario"] = json!("delivery/nonsense"),
+            "there is no scenario delivery/nonsense",
+        ),
+        (
+            "a known issue that is none",
+            |r| case(r, FLOW)["known_issues"] = json!([{"id": "made-up", "link": "https://x", "fixed_in": null, "verdict": {"verdict": "FlowMissing"}}]),
+            "the known issues that it names (made-up) are not those of the data (none)",
+        ),
+        (
+            "modelled",
+            |r| {
+                r["modelled"] = json!(true);
+                r["environments"][0]["about"]["modelled"] = json!(true);
+            },
+            "is modelled: no Calico program ran",
+        ),
+        (
+            "modelled passed off as real",
+            |r| r["environments"][0]["about"]["modelled"] = json!(true),
+            "is of nodeless, modelled, its report of nodeless",
+        ),
+        (
+            "the lab passed off as real",
+            |r| {
+                r["stage"] = json!("lab");
+                r["environments"][0]["about"]["stage"] = json!("lab");
+            },
+            "claims to be of real programs, and the lab has none",
+        ),
+        ("another stage", |r| r["stage"] = json!("kind"), "is of nodeless, its report of kind"),
+        (
+            "another Calico",
+            |r| r["environments"][0]["about"]["calico"] = json!("v3.30.2"),
+            "says of itself that it is v3.30.2-corp.internal-strict",
+        ),
+        (
+            "another domain",
+            |r| r["environments"][0]["about"]["domain"] = json!("cluster.local"),
+            "says of itself that it is v3.30.1-cluster.local-strict",
+        ),
+        (
+            "no environment",
+            |r| r["environments"] = json!([]),
+            "its environment v3.30.1-corp.internal-strict is not in the report",
+        ),
+        (
+            "an environment twice",
+            |r| {
+                let copy = r["environments"][0].clone();
+                r["environments"].as_array_mut().unwrap().push(copy);
+            },
+            "has environment v3.30.1-corp.internal-strict twice",
+        ),
+        (
+            "an environment with a problem",
+            |r| r["environments"][0]["problem"] = json!("taking it down: no"),
+            "environment v3.30.1-corp.internal-strict: taking it down: no",
+        ),
+        ("another Catwalk", |r| r["catwalk"] = json!("0.0.9"), "is of Catwalk 0.0.9, this is "),
+        ("another schema", |r| r["schema"] = json!(1), "has schema 1, and this reads 2"),
+        ("interrupted", |r| r["interrupted"] = json!(true), "is of an interrupted run"),
+        ("a problem of the run", |r| r["problems"] = json!(["it broke"]), "has a problem: it broke"),
+        ("something left behind", |r| r["left_behind"] = json!(["a cluster"]), "has a problem: a cluster"),
+        (
+            "empty",
+            |r| {
+                r["cases"] = json!([]);
+                r["environments"] = json!([]);
+            },
+            "has no case",
+        ),
+        (
+            "no cases field",
+            |r| {
+                r.as_object_mut().unwrap().remove("cases");
+            },
+            "missing field `cases`",
+        ),
+    ];
+    let files = Files::new();
+    for (edit, apply, expected) in rows {
+        let mut report = evidence(GOOD);
+        apply(&mut report);
+        let (code, said) = files.gate(POLICY, &[&bytes(&report)]);
+        assert!(code == 1 || code == 2, "{edit}: exit {code}: {said}");
+        assert!(said.contains(expected), "{edit}: not {expected:?} in: {said}");
+    }
+}
+
+#[test]
+fn no_edited_file_passes() {
+    let files = Files::new();
+    let good = bytes(&evidence(GOOD));
+    for length in [0, 1, good.len() / 2, good.len() - 1] {
+        let (code, said) = files.gate(POLICY, &[&good[..length]]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("is no whole report"), "{said}");
+    }
+    let (code, said) = files.gate(POLICY, &[&good, &good]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("is there twice"), "{said}");
+    let (code, said) = files.gate(&format!("{POLICY}{ACCEPT}"), &[&good, &bytes(&evidence(KNOWN))]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("several Calico versions, v3.30.0, v3.30.1: a gate is for one"), "{said}");
+}
+
+#[test]
+fn what_is_accepted_is_accepted_until_its_day_and_no_other_way() {
+    let files = Files::new();
+    let known = bytes(&evidence(KNOWN));
+    let expired = ACCEPT.replace("2999-12-31", "2026-01-31");
+    let rows = [
+        (
+            "",
+            "known issue calico-10396 is not accepted by the policy: NameNotFound: goldmane.calico-system.svc.cluster.local",
+        ),
+        (&expired, "known issue calico-10396 was accepted until 2026-01-31"),
+    ];
+    for (accept, expected) in rows {
+        let (code, said) = files.gate(&format!("{POLICY}{accept}"), &[&known]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.lines().next().unwrap().contains("known issue"), "the weightiest comes first: {said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    // A known issue that is gone, and its data not changed.
+    let mut gone = evidence(GOOD);
+    let mut issue = evidence(KNOWN);
+    let issues = case(&mut issue, FLOW)["known_issues"].clone();
+    let text = serde_json::to_string(&gone).unwrap().replace("v3.30.1", "v3.30.0");
+    gone = serde_json::from_str(&text).unwrap();
+    let flow = case(&mut gone, FLOW);
+    flow["known_issues"] = issues;
+    flow["outcome"] = json!("unexpected-pass");
+    let (code, said) = files.gate(&format!("{POLICY}{ACCEPT}"), &[&bytes(&gone)]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.lines().next().unwrap().contains("unexpected pass: Delivered"), "{said}");
+}
+
+#[test]
+fn a_policy_that_cannot_be_held_is_refused() {
+    let files = Files::new();
+    let good = bytes(&evidence(GOOD));
+    let rows = [
+        ("", 2, "missing field `require`"),
+        ("require = []", 2, "would let everything through"),
+        (&POLICY.replace("[\"corp.internal\"]", "[]"), 2, "requirement 1 has no domains"),
+        (&POLICY.replace("\"kind\"", "\"lab\""), 2, "on lab nothing real is shown"),
+        (&POLICY.replace("corp.internal", "-corp"), 2, "-corp"),
+        (&POLICY.replace("strict", "strickt"), 2, "strickt"),
+        (&POLICY.replace("domains", "domain"), 2, "unknown field `domain`"),
+        (&POLICY.replace("audit", "awdit"), 1, "the policy requires awdit, and there is no such scenario"),
+        (
+            &format!("{POLICY}{}", ACCEPT.replace("calico-10396", "calico-1")),
+            1,
+            "the policy accepts calico-1, and no known issue has that id",
+        ),
+        (&format!("{POLICY}{}", ACCEPT.replace("2999-12-31", "soon")), 2, "is no day like"),
+        (&format!("{POLICY}{}", ACCEPT.replace("this is its evidence", " ")), 2, "does not say why"),
+        (
+            &POLICY.replace("corp.internal", "k8s.example.org"),
+            1,
+            "under k8s.example.org (strict) was not shown for real",
+        ),
+        (&format!("{POLICY}with = [\"gatewayapi\"]\n"), 1, "with gatewayapi was not shown"),
+        (
+            &POLICY.replace("[\"nodeless\", \"kind\"]", "[\"kind\"]"),
+            1,
+            "was not shown for real on kind: it did not run",
+        ),
+    ];
+    for (policy, exit, expected) in rows {
+        let (code, said) = files.gate(policy, &[&good]);
+        assert_eq!(code, exit, "{policy}: {said}");
+        assert!(said.contains(expected), "{policy}: {said}");
+    }
+}

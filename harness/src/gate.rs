@@ -15,7 +15,7 @@ use time::Date;
 
 use crate::case::{KnownIssues, Outcome};
 use crate::environment::About;
-use crate::report::{CaseReport, EnvironmentReport, Report, SCHEMA};
+use crate::report::{BUILT_HERE, CaseReport, EnvironmentReport, Report, SCHEMA};
 use crate::scenario::Scenario;
 
 pub use policy::{Acceptance, BadPolicy, Policy, Requirement};
@@ -84,8 +84,14 @@ type Place<'r> = (&'r str, &'r str);
 
 /// Holds the reports against the policy.
 pub fn hold(policy: &Policy, reports: &[Report], knows: &Knowledge<'_>) -> Word {
-    let mut gate =
-        Gate { policy, knows, reasons: BTreeSet::new(), shown: BTreeMap::new(), met: BTreeSet::new() };
+    let mut gate = Gate {
+        policy,
+        knows,
+        reasons: BTreeSet::new(),
+        shown: BTreeMap::new(),
+        named: BTreeSet::new(),
+        met: BTreeSet::new(),
+    };
     for mistake in policy.mistakes(knows.scenarios, knows.issues) {
         gate.no(Weight::Policy, mistake);
     }
@@ -116,6 +122,8 @@ struct Gate<'g> {
     reasons: BTreeSet<Reason>,
     /// Cases that were met, by their place: whether each shows what it should, for real.
     shown: BTreeMap<Place<'g>, bool>,
+    /// Cases against which a reason is given already.
+    named: BTreeSet<Place<'g>>,
     /// Accepted known issues that were met.
     met: BTreeSet<String>,
 }
@@ -178,44 +186,57 @@ impl<'g> Gate<'g> {
             );
             self.no(Weight::Contradicts, words);
         }
+        for (image, digest) in &environment.provenance {
+            if self.policy.pulled_images && digest.ends_with(BUILT_HERE) {
+                let words =
+                    format!("environment {id}: {image} was built locally, and the policy wants it pulled");
+                self.no(Weight::NotShown, words);
+            }
+        }
         if let Some(problem) = &environment.problem {
             self.no(Weight::NotShown, format!("environment {id}: {problem}"));
         }
     }
 
     fn case(&mut self, report: &'g Report, case: &'g CaseReport) {
+        let place = (report.stage.as_str(), case.id.as_str());
+        let reasons = self.reasons.len();
+        let well = self.is_well(report, case) && !report.modelled;
+        if self.shown.insert(place, well).is_some() {
+            self.no(Weight::Contradicts, format!("{} on {} is there twice", case.id, report.stage));
+        }
+        if self.reasons.len() > reasons {
+            self.named.insert(place);
+        }
+    }
+
+    /// Whether a case shows what it should; where what it shows is worse than nothing, that is a reason.
+    fn is_well(&mut self, report: &Report, case: &CaseReport) -> bool {
         let environment = report.environments.iter().find(|e| e.id == case.environment);
         let outcome = match case::again(case, environment, self.knows) {
             Ok(outcome) => outcome,
             Err(words) => {
                 self.no(Weight::Contradicts, format!("{}: {words}", case.id));
-                return;
+                return false;
             }
         };
         let found = case.finding.as_ref().map_or_else(String::new, |f| f.judgement.verdict.to_string());
         let reason = case.reason.as_deref().unwrap_or("no reason given");
-        let well = match outcome {
-            Outcome::Passed => true,
-            Outcome::Skipped => false,
+        let on = format!("{} on {}: {}", case.id, report.stage, outcome.as_str());
+        match outcome {
+            Outcome::Passed => return true,
+            // Only what is required must not be skipped.
+            Outcome::Skipped => {}
             Outcome::Failed | Outcome::UnexpectedPass => {
-                let words =
-                    format!("{} on {}: {}: {found}: {reason}", case.id, report.stage, outcome.as_str());
-                self.no(Weight::Differs, words);
-                false
+                self.no(Weight::Differs, format!("{on}: {found}: {reason}"));
             }
-            Outcome::Errored => {
-                self.no(Weight::NotShown, format!("{} on {}: errored: {reason}", case.id, report.stage));
-                false
-            }
+            Outcome::Errored => self.no(Weight::NotShown, format!("{on}: {reason}")),
             Outcome::KnownIssue => {
                 let accepted = case.known_issues.iter().filter(|issue| self.accepts(&issue.id, case, &found));
-                accepted.count() == case.known_issues.len()
+                return accepted.count() == case.known_issues.len();
             }
-        };
-        let place = (report.stage.as_str(), case.id.as_str());
-        if self.shown.insert(place, well && !report.modelled).is_some() {
-            self.no(Weight::Contradicts, format!("{} on {} is there twice", case.id, report.stage));
         }
+        false
     }
 
     /// Whether a known issue that showed is accepted.
@@ -244,7 +265,7 @@ impl<'g> Gate<'g> {
                     let ids = ids(scenario, require, domain, dns, reports);
                     if ids.iter().any(|(stage, id)| self.shown.get(&(*stage, id)) == Some(&true)) {
                         shown += 1;
-                    } else {
+                    } else if !ids.iter().any(|(stage, id)| self.named.contains(&(*stage, id))) {
                         let how = how_ended(reports, &ids);
                         self.no(Weight::NotShown, require.not_shown(scenario, domain, dns, &how));
                     }

@@ -91,6 +91,7 @@ fn of_real_evidence_the_gate_says_yes() {
     assert_eq!((code, said.as_str()), (0, "gate: yes for v3.30.1: 3 required cases shown for real\n"));
     let (code, said) = files.gate(&format!("{POLICY}{ACCEPT}"), &[&bytes(&evidence(KNOWN))]);
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("gate: yes for v3.30.0: 3 required cases"), "{said}");
     assert!(said.contains("accepted calico-10396 until 2999-12-31: this is its evidence"), "{said}");
 }
 

@@ -13,6 +13,10 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Whether every image must have come from a registry: one that was built on the machine may have a release's name
+    /// and not be it.
+    #[serde(default)]
+    pub pulled_images: bool,
     /// What must pass. At least one.
     pub require: Vec<Requirement>,
     /// The known issues that are accepted.

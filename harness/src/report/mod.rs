@@ -79,6 +79,9 @@ pub struct EnvironmentReport {
     pub not_gathered: Vec<String>,
 }
 
+/// How the digest of an image ends, in provenance, that no registry gave.
+pub const BUILT_HERE: &str = "(built locally, not pulled)";
+
 /// One case of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CaseReport {

@@ -12,13 +12,11 @@ use testcontainers::core::client::docker_client_instance;
 
 use super::command;
 use crate::owner::{Ledger, RunId};
+use crate::report::BUILT_HERE;
 use crate::stage::NoEnvironment;
 
 /// The label by which an image tells its run.
 pub(super) const RUN_LABEL: &str = "dev.catwalk.run";
-
-/// Marks the id of an image that came from no registry.
-pub(super) const BUILT_HERE: &str = "(built locally, not pulled)";
 
 /// A connection to the engine.
 #[derive(Clone)]

@@ -28,12 +28,13 @@ use tokio::sync::OnceCell;
 
 use super::calico::Calico;
 use super::config::{self, Cni, Configs};
-use super::engine::{self, Engine, EngineInfo};
+use super::engine::{Engine, EngineInfo};
 use super::manifests::{self, Manifests};
 use super::{NoEnvironment, Provisioned, Stage, api, extras, programs, reap};
 use crate::environment::{About, LookError};
 use crate::owner::Ledger;
 use crate::progress::Teller;
+use crate::report::BUILT_HERE;
 use crate::timing::Stopwatch;
 
 /// What the stage is told.
@@ -132,7 +133,7 @@ impl Kind {
         teller: &Teller,
         stopwatch: &Stopwatch,
     ) {
-        let built_here = env.provenance.values().any(|digest| digest.ends_with(engine::BUILT_HERE));
+        let built_here = env.provenance.values().any(|digest| digest.ends_with(BUILT_HERE));
         if built_here && !self.options.standin {
             let calico = &env.about.calico;
             lock(&self.not_covered).insert(format!(

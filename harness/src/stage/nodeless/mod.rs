@@ -29,13 +29,14 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::calico::Calico;
 use super::config::Configs;
-use super::engine::{self, Engine, EngineInfo};
+use super::engine::{Engine, EngineInfo};
 use super::manifests::{self, Manifests};
 use super::programs::Program;
 use super::{NoEnvironment, Provisioned, Stage, api, extras, reap};
 use crate::environment::{About, LookError};
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
+use crate::report::BUILT_HERE;
 use crate::timing::Stopwatch;
 use environment::NodelessEnvironment;
 use images::ImageSource;
@@ -315,7 +316,7 @@ impl Nodeless {
     }
 
     fn note_what_was_built_here(&self, about: &About, provenance: &BTreeMap<String, String>) {
-        if !self.options.standin && provenance.values().any(|digest| digest.ends_with(engine::BUILT_HERE)) {
+        if !self.options.standin && provenance.values().any(|digest| digest.ends_with(BUILT_HERE)) {
             lock(&self.not_covered).insert(format!(
                 "Calico {} as published: some of its images were built locally, not pulled (see provenance)",
                 about.calico

@@ -50,6 +50,10 @@ struct Run {
 
 impl Run {
     fn start(stage: Stage, keep: &str) -> Self {
+        Self::start_with(stage, keep, &[])
+    }
+
+    fn start_with(stage: Stage, keep: &str, flags: &[&str]) -> Self {
         let (state, report) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let folder = report.path().to_str().unwrap().to_owned();
         let image = if stage == Stage::Kind { node_image() } else { String::new() };
@@ -59,7 +63,7 @@ impl Run {
         };
         let words = ["e2e", "--standin", "--domain", "corp.internal", "--calico", "v3.30.1"];
         let more = ["--scenario", "flow-is-delivered", "--report", &folder, "--keep", keep];
-        let mut command = xtask(state.path(), &[&words[..], &more[..], of_stage].concat());
+        let mut command = xtask(state.path(), &[&words[..], &more[..], of_stage, flags].concat());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { child, state, report }
     }
@@ -238,6 +242,21 @@ fn an_interrupted_run_on_kind_writes_its_report_and_leaves_nothing() {
 #[file_serial(engine)]
 fn an_interrupted_run_on_nodeless_writes_its_report_and_leaves_nothing() {
     interrupted(Stage::Nodeless);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+#[file_serial(engine)]
+fn of_a_control_plane_that_is_half_made_nothing_is_left() {
+    // The control plane comes up, and the image of its pods cannot be had.
+    let image = ["--image", "catwalk-standin=registry.invalid/none:1"];
+    let mut run = Run::start_with(Stage::Nodeless, "never", &image);
+    assert_eq!(run.child.wait().unwrap().code(), Some(3));
+    let report = run.report();
+    let problem = report.environments[0].problem.clone().unwrap();
+    assert!(problem.contains("registry.invalid/none:1 cannot be pulled"), "{problem}");
+    assert_eq!(belongings(&report.run), [""; 0]);
+    assert_eq!(run.ledgers(), [""; 0]);
 }
 
 #[test]

@@ -289,7 +289,11 @@ impl Engine {
             for name in left {
                 self.remove_container(&name).await?;
             }
-            self.remove_volumes(&Vec::from_iter(volumes)).await?;
+            let removed = self.remove_volumes(&Vec::from_iter(volumes)).await;
+            // A container that somebody else was removing may have had one a moment longer.
+            if containers.is_empty() {
+                removed?;
+            }
         }
     }
 

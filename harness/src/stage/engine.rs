@@ -153,11 +153,10 @@ impl Engine {
         };
         add().map_err(|e| failed(&doing, &e))?;
         let bytes = tar.into_inner().map_err(|e| failed(&doing, &e))?;
-        let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(repository)
-            .tag(tag)
+            // With its tag: Podman (seen with 4.3) does not look at the parameter `tag`.
+            .repo(reference)
             .changes(vec![format!("LABEL {RUN_LABEL}={run}"), format!("ENTRYPOINT [\"/{name}\"]")])
             .build();
         let body = testcontainers::bollard::body_full(bytes.into());

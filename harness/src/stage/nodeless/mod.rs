@@ -155,7 +155,9 @@ impl Pool {
 
 async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
     let name = plane.name.clone();
-    plane.end().await?;
+    // By its owner's name rather than by what is known of it: what was half made is known to nobody.
+    plane.keep();
+    Engine::connect().await?.remove_plane(&name).await?;
     ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }
 

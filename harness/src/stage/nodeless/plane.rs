@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::kubelet::Started;
-use super::pod::{Pod, Setup};
+use super::pod::{Pod, STANDIN, Setup};
 use super::relay::Relay;
 use super::reset::Baseline;
 use super::spec::Planned;
@@ -186,12 +186,6 @@ impl Plane {
         self.pod.write(&zone(text)).await
     }
 
-    /// Ends it.
-    pub(super) async fn end(self) -> Result<(), NoEnvironment> {
-        let pods = self.operator.map(|operator| operator.pod).into_iter().chain([self.pod]).map(Pod::end);
-        futures::future::try_join_all(pods).await.map(drop)
-    }
-
     /// Leaves its containers standing.
     pub(super) fn keep(self) {
         self.operator.map(|operator| operator.pod).into_iter().chain([self.pod]).for_each(Pod::keep);
@@ -301,7 +295,7 @@ fn zone(text: &[u8]) -> BTreeMap<String, Vec<VolumeFile>> {
 
 /// The DNS of all domains that the control plane serves, one after the other.
 fn dns() -> Planned {
-    let planned = program("dns", Vec::new(), ZONE, &format!("/{ZONE}"));
+    let planned = program("dns", vec![STANDIN.to_owned()], ZONE, &format!("/{ZONE}"));
     Planned { args: vec!["dns".to_owned(), format!("/{ZONE}/{ZONE_FILE}")], ..planned }
 }
 

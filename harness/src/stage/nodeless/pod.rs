@@ -13,6 +13,9 @@ use crate::stage::engine::Engine;
 /// The line with which the sandbox's program says that it is ready.
 pub(super) use catwalk_fixtures::standin::sandbox::READY;
 
+/// The program of the project's own image. Named wherever it runs: Podman's import does not give an image an
+/// entrypoint (seen with 4.3).
+pub(super) const STANDIN: &str = "/catwalk-standin";
 /// Where a sandbox has the pod's volumes, so that files can be written into them.
 const VOLUMES: &str = "/volumes";
 /// Seconds that a program gets to end by itself.
@@ -72,6 +75,7 @@ impl Pod {
         let new = NewContainer {
             // The kernel takes no longer ones.
             hostname: Some(setup.hostname.chars().take(63).collect()),
+            command: vec![STANDIN.to_owned()],
             args: vec!["sandbox".to_owned()],
             env,
             mounts: mounts.collect(),
@@ -156,7 +160,7 @@ impl Pod {
 
     /// Gives its next programs another resolv.conf: all its containers share the sandbox's.
     pub(super) async fn set_resolv_conf(&self, text: &str) -> Result<(), NoEnvironment> {
-        let command = ["/catwalk-standin", "resolv-conf", text];
+        let command = [STANDIN, "resolv-conf", text];
         self.engine.exec(self.sandbox.id(), &command).await.map(drop)
     }
 

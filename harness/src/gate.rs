@@ -142,6 +142,12 @@ impl<'g> Gate<'g> {
             let words = format!("{of} is of Catwalk {}, this is {}", report.catwalk, self.knows.catwalk);
             self.no(Weight::Run, words);
         }
+        if let Some(shard) = &report.shard {
+            self.no(
+                Weight::Run,
+                format!("{of} is of part {} alone: `report merge` makes it whole", shard.part),
+            );
+        }
         if report.interrupted {
             self.no(Weight::Run, format!("{of} is of an interrupted run"));
         }

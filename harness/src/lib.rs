@@ -13,6 +13,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod shard;
 pub mod sight;
 pub mod stage;
 mod task;

@@ -98,13 +98,8 @@ pub async fn run(
         report.not_covered = stage.not_covered();
         report.interrupted = *stop.borrow();
         report.took_ms = millis(started.elapsed());
-        report.environments.sort_by_key(|environment| order(&environment.about));
-        report.cases.sort_by(|a, b| a.id.cmp(&b.id));
+        report.sort();
     });
-}
-
-fn order(about: &About) -> (Vec<u64>, String, catwalk_fixtures::DnsProfile) {
-    (catwalk_fixtures::release::version_key(&about.calico), about.domain.to_string(), about.dns)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use catwalk_fixtures::{KnownIssue, Release};
 use catwalk_harness::case::KnownIssues;
 use catwalk_harness::report::{EXIT_DIFFERS, Report, SCHEMA, terminal};
+use catwalk_harness::shard;
 use serde::Deserialize;
 
-use crate::e2e::apply_to;
+use crate::e2e::{apply_to, finish};
 use crate::gate;
 
 /// What to do with reports.
@@ -17,6 +18,19 @@ use crate::gate;
 pub(crate) enum Command {
     /// Says whether reports show what a policy requires, as `e2e --gate` does of its own
     Gate(GateArgs),
+    /// Makes one report of those of all parts of a run (`e2e --shard`); their evidence stays where it is
+    Merge(MergeArgs),
+}
+
+/// Options of `report merge`.
+#[derive(clap::Args)]
+pub(crate) struct MergeArgs {
+    /// Folder for the one report: report.json and junit.xml
+    #[arg(long, value_name = "DIR", default_value = "reports/merged")]
+    into: PathBuf,
+    /// The reports of all parts
+    #[arg(required = true, value_name = "REPORT")]
+    reports: Vec<PathBuf>,
 }
 
 /// Options of `report gate`.
@@ -36,6 +50,7 @@ pub(crate) struct GateArgs {
 pub(crate) fn run(command: Command) -> Result<u8> {
     match command {
         Command::Gate(args) => gate(&args),
+        Command::Merge(args) => merge(&args),
     }
 }
 
@@ -59,8 +74,13 @@ fn gate(args: &GateArgs) -> Result<u8> {
     Ok(if word.yes() { 0 } else { EXIT_DIFFERS })
 }
 
+fn merge(args: &MergeArgs) -> Result<u8> {
+    let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
+    finish(&shard::merge(reports)?, &args.into)
+}
+
 /// Reads a report of this version's schema.
-fn read(path: &Path) -> Result<Report> {
+pub(crate) fn read(path: &Path) -> Result<Report> {
     #[derive(Deserialize)]
     struct Versioned {
         schema: u32,

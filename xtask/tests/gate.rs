@@ -234,6 +234,11 @@ fn no_edited_report_passes() {
         ),
         ("another Catwalk", |r| r["catwalk"] = json!("0.0.9"), "is of Catwalk 0.0.9, this is "),
         ("another schema", |r| r["schema"] = json!(1), "has schema 1, and this reads 2"),
+        (
+            "a part of a run",
+            |r| r["shard"] = json!({"index": 1, "of": 2, "cases": 12, "whole": "0f"}),
+            "is of part 1/2 alone",
+        ),
         ("interrupted", |r| r["interrupted"] = json!(true), "is of an interrupted run"),
         ("a problem of the run", |r| r["problems"] = json!(["it broke"]), "has a problem: it broke"),
         ("something left behind", |r| r["left_behind"] = json!(["a cluster"]), "has a problem: a cluster"),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use catwalk_fixtures::release::version_key;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Affecting, Outcome};
@@ -14,6 +15,7 @@ use crate::environment::{About, Claims};
 use crate::gate::Word;
 use crate::look::Finding;
 use crate::scenario::Demand;
+use crate::shard::Shard;
 use crate::timing::Span;
 
 /// The model's version; it changes when a field changes its meaning or goes.
@@ -53,6 +55,9 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Whether it was interrupted.
     pub interrupted: bool,
+    /// Which part of a run it is of, where it is not a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// What the gate says of it, where one was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Word>,
@@ -157,6 +162,15 @@ impl Report {
         exits
     }
 
+    /// Puts environments into the order of releases, domains and profiles, and cases into that of their ids.
+    pub fn sort(&mut self) {
+        let order = |e: &EnvironmentReport| {
+            (version_key(&e.about.calico), e.about.domain.to_string(), e.about.dns, e.id.clone())
+        };
+        self.environments.sort_by_key(order);
+        self.cases.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
     /// Writes `report.json` and `junit.xml` into the folder, each whole or not at all, and beside the evidence of an
     /// environment the part of the report that rests on it.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
@@ -196,4 +210,4 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use crate::judge::Judgement;
 use crate::verdict::Verdict;
 
 /// A run of one case that ended so.
-pub(super) fn of(outcome: Outcome) -> Report {
+pub(crate) fn of(outcome: Outcome) -> Report {
     let about = About {
         calico: "v3.30.1".into(),
         domain: ClusterDomain::observed("corp.internal"),
@@ -58,6 +58,7 @@ pub(super) fn of(outcome: Outcome) -> Report {
         kept: vec![],
         problems: vec![],
         interrupted: false,
+        shard: None,
         gate: None,
     }
 }

@@ -82,6 +82,7 @@ fn empty_report() -> Report {
         kept: vec![],
         problems: vec![],
         interrupted: false,
+        shard: None,
         gate: None,
     }
 }

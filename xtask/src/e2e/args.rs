@@ -1,9 +1,11 @@
 //! The flags of `e2e`, and which of them mean nothing together.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use catwalk_fixtures::DnsProfile;
+use catwalk_harness::shard::Part;
 use catwalk_harness::stage::nodeless::KUBERNETES;
 use clap::ValueEnum;
 
@@ -65,9 +67,15 @@ pub(crate) struct Args {
     /// from the policy where no flag says it
     #[arg(long, value_name = "POLICY.toml")]
     pub(super) gate: Option<PathBuf>,
+    /// Runs one part of the environments; `report merge` makes one report of all parts
+    #[arg(long, value_name = "I/N", conflicts_with = "gate")]
+    pub(super) shard: Option<Part>,
+    /// Report of an earlier run, by whose times the parts are balanced
+    #[arg(long, value_name = "REPORT")]
+    pub(super) costs: Option<PathBuf>,
     /// Environments at once [default: by this machine's cores and memory]
     #[arg(long, value_name = "N")]
-    pub(super) jobs: Option<std::num::NonZeroUsize>,
+    pub(super) jobs: Option<NonZeroUsize>,
     /// Seconds that standing one environment up may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(super) timeout: u64,
@@ -80,6 +88,12 @@ pub(crate) struct Args {
     /// Prints the cases and ends
     #[arg(long)]
     pub(super) list: bool,
+    /// How to print them: a line each, or a matrix of so many parts for GitHub Actions' `strategy.matrix`
+    #[arg(long, value_enum, default_value_t = ListOutput::Text, requires = "list")]
+    pub(super) output: ListOutput,
+    /// Parts in the matrix, at most one for each environment
+    #[arg(long, value_name = "N", default_value = "4", requires = "output")]
+    pub(super) shards: NonZeroUsize,
     /// Prints what would be created and ends
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -90,6 +104,12 @@ pub(super) enum StageName {
     Kind,
     Nodeless,
     Lab,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListOutput {
+    Text,
+    Github,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,7 @@ use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, ter
 use tokio::sync::watch;
 
 /// Writes and prints the report; the exit code.
-pub(super) fn finish(report: &Report, folder: &Path) -> Result<u8> {
+pub(crate) fn finish(report: &Report, folder: &Path) -> Result<u8> {
     let written = report.write(folder);
     let columns = if std::io::stdout().is_terminal() { columns() } else { 160 };
     let mut out = std::io::stdout().lock();

@@ -5,6 +5,8 @@ mod candidate;
 mod ending;
 mod plan;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use catwalk_harness::owner::{Ledger, RunId, ledgers_folder};
 use catwalk_harness::probe;
 use catwalk_harness::report::{Report, SCHEMA};
 use catwalk_harness::run::{self, Keep, Options, Record};
+use catwalk_harness::shard::{self, Shard};
 use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::config::{Cni, Configs};
 use catwalk_harness::stage::kind::{Kind, KindOptions};
@@ -27,8 +30,9 @@ use crate::show;
 use crate::this;
 
 pub(crate) use args::Args;
-use args::{CniName, KeepName, StageName};
+use args::{CniName, KeepName, ListOutput, StageName};
 pub(crate) use candidate::apply_to;
+pub(crate) use ending::finish;
 
 pub(crate) async fn run(args: Args) -> Result<u8> {
     let workspace = this::workspace();
@@ -70,6 +74,18 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         (Some(CniName::Kind), _) | (None, true) => Cni::Kind,
         (Some(CniName::None), _) => Cni::None,
     };
+    let costs = args.costs.as_deref().map(costs).transpose()?.unwrap_or_default();
+    if args.list && args.output == ListOutput::Github {
+        return plan::print_matrix(groups, args.shards, &costs);
+    }
+    let shard = args.shard.map(|part| Shard::new(part, &groups));
+    let groups = match args.shard {
+        Some(part) => shard::split(groups, part.of, &costs).swap_remove(part.index - 1),
+        None => groups,
+    };
+    if groups.is_empty() {
+        bail!("there are fewer environments than parts: this one has none");
+    }
     if args.list {
         return plan::print_cases(&groups);
     }
@@ -150,6 +166,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         kept: Vec::new(),
         problems: Vec::new(),
         interrupted: false,
+        shard,
         gate: None,
     }));
     let cases = groups.iter().map(|group| group.scenarios.len()).sum();
@@ -168,5 +185,11 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     if let Some(policy) = policy {
         report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues));
     }
-    ending::finish(&report, &args.report)
+    finish(&report, &args.report)
+}
+
+/// What environments cost in an earlier run, in milliseconds.
+fn costs(report: &Path) -> Result<BTreeMap<String, u64>> {
+    let report = crate::report::read(report)?;
+    Ok(report.environments.into_iter().map(|environment| (environment.id, environment.took_ms)).collect())
 }

@@ -1,12 +1,17 @@
 //! What a run would do, printed rather than done.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 use anyhow::Result;
 use catwalk_fixtures::Release;
 use catwalk_harness::case;
 use catwalk_harness::run::Group;
+use catwalk_harness::shard::{self, Part};
 use catwalk_harness::stage::config::{Cni, Configs};
+
+use serde_json::{Value, json};
 
 use super::args::{Args, StageName};
 
@@ -19,6 +24,22 @@ pub(super) fn print_cases(groups: &[Group]) -> Result<u8> {
             }
         }
     }
+    Ok(0)
+}
+
+/// Prints a matrix for GitHub Actions: for each part its `--shard`, and what it runs.
+pub(super) fn print_matrix(
+    groups: Vec<Group>,
+    parts: NonZeroUsize,
+    costs: &BTreeMap<String, u64>,
+) -> Result<u8> {
+    let of = parts.get().min(groups.len());
+    let include = shard::split(groups, of, costs).into_iter().enumerate().map(|(index, groups)| {
+        let environments: Vec<String> = groups.iter().map(|group| group.about.id()).collect();
+        json!({"shard": Part { index: index + 1, of }.to_string(), "environments": environments.join(", ")})
+    });
+    let matrix = json!({"include": include.collect::<Vec<Value>>()});
+    let _ = writeln!(std::io::stdout().lock(), "{matrix}");
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use catwalk_fixtures::{KnownIssue, Release};
 use catwalk_harness::case::KnownIssues;
-use catwalk_harness::report::{EXIT_DIFFERS, Report, SCHEMA, terminal};
+use catwalk_harness::report::{EXIT_DIFFERS, Report, SCHEMA, diff, terminal};
 use catwalk_harness::shard;
 use serde::Deserialize;
 
@@ -18,14 +18,25 @@ use crate::gate;
 pub(crate) enum Command {
     /// Says whether reports show what a policy requires, as `e2e --gate` does of its own
     Gate(GateArgs),
+    /// Says what differs from one release's report to another's: verdicts, rendered names, coverage, times
+    Diff(DiffArgs),
     /// Makes one report of those of all parts of a run (`e2e --shard`); their evidence stays where it is
     Merge(MergeArgs),
+}
+
+/// Options of `report diff`. Exit code 1 means that verdicts, names or coverage differ.
+#[derive(clap::Args)]
+pub(crate) struct DiffArgs {
+    /// Report of the last good release
+    first: PathBuf,
+    /// Report of the one to compare with it
+    second: PathBuf,
 }
 
 /// Options of `report merge`.
 #[derive(clap::Args)]
 pub(crate) struct MergeArgs {
-    /// Folder for the one report: report.json and junit.xml
+    /// Folder for the one report: report.json, junit.xml and summary.md
     #[arg(long, value_name = "DIR", default_value = "reports/merged")]
     into: PathBuf,
     /// The reports of all parts
@@ -50,6 +61,7 @@ pub(crate) struct GateArgs {
 pub(crate) fn run(command: Command) -> Result<u8> {
     match command {
         Command::Gate(args) => gate(&args),
+        Command::Diff(args) => diff(&args),
         Command::Merge(args) => merge(&args),
     }
 }
@@ -72,6 +84,12 @@ fn gate(args: &GateArgs) -> Result<u8> {
     // Whoever closed the pipe has read enough.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(if word.yes() { 0 } else { EXIT_DIFFERS })
+}
+
+fn diff(args: &DiffArgs) -> Result<u8> {
+    let difference = diff::diff(&read(&args.first)?, &read(&args.second)?);
+    let _ = write!(std::io::stdout().lock(), "{difference}");
+    Ok(if difference.is_none() { 0 } else { EXIT_DIFFERS })
 }
 
 fn merge(args: &MergeArgs) -> Result<u8> {

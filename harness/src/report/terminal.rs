@@ -90,7 +90,7 @@ pub fn gate(out: &mut String, word: &Word) {
     };
 }
 
-fn verdict(case: &CaseReport) -> String {
+pub(super) fn verdict(case: &CaseReport) -> String {
     case.finding.as_ref().map_or_else(|| "none".to_owned(), |finding| finding.judgement.verdict.to_string())
 }
 
@@ -103,7 +103,7 @@ fn claims(out: &mut String, case: &CaseReport) {
 }
 
 /// Known issues and skips, once each with how many cases they concern.
-fn reasons(report: &Report) -> BTreeMap<String, usize> {
+pub(super) fn reasons(report: &Report) -> BTreeMap<String, usize> {
     let mut reasons = BTreeMap::new();
     for case in &report.cases {
         if let (Outcome::KnownIssue | Outcome::Skipped, Some(reason)) = (case.outcome, &case.reason) {
@@ -126,7 +126,7 @@ fn by_release(report: &Report, table: &mut Table) {
     }
 }
 
-fn counts(report: &Report) -> String {
+pub(super) fn counts(report: &Report) -> String {
     format!("{} cases: {}", report.cases.len(), tally(report.cases.iter()))
 }
 

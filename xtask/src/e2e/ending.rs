@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, terminal};
+use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, summary, terminal};
 use tokio::sync::watch;
 
 /// Writes and prints the report; the exit code.
@@ -14,6 +14,9 @@ pub(crate) fn finish(report: &Report, folder: &Path) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     // Whoever closed the pipe has read enough.
     let _ = write!(out, "{}", terminal::render(report, columns));
+    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+        let _ = write!(out, "{}", summary::annotations(report));
+    }
     let mut code = report.exits().first().copied().unwrap_or(0);
     match written {
         Ok(()) => {
@@ -77,8 +80,10 @@ pub(super) fn forget(folder: &Path) -> std::io::Result<()> {
     for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
         gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
     }
-    gone(std::fs::remove_file(folder.join("report.json")))?;
-    gone(std::fs::remove_file(folder.join("junit.xml")))
+    for file in ["report.json", "junit.xml", "summary.md"] {
+        gone(std::fs::remove_file(folder.join(file)))?;
+    }
+    Ok(())
 }
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {

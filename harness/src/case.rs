@@ -29,6 +29,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it speaks against what was looked at, or against the looking.
+    pub fn is_bad(self) -> bool {
+        matches!(self, Self::Failed | Self::UnexpectedPass | Self::Errored)
+    }
+
     /// The word for it in reports.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -48,6 +48,8 @@ pub struct Options {
     pub timeout: Duration,
     /// When to leave environments standing.
     pub keep: Keep,
+    /// Whether no further environment is begun once a case is bad.
+    pub fail_fast: bool,
     /// Where evidence goes.
     pub evidence: Option<PathBuf>,
     /// The run's id, in names of canaries.
@@ -138,6 +140,12 @@ async fn run_groups(
                     return;
                 }
             };
+            let bad = note(&record, |report| Some(report.cases.iter().find(|case| case.outcome.is_bad())?.id.clone()));
+            if let Some(bad) = bad.filter(|_| options.fail_fast) {
+                let problem = NoEnvironment::because(format!("not begun after {bad} (--fail-fast)"));
+                note(&record, |report| no_environment(report, &group, &problem, Duration::ZERO, &Stopwatch::default()));
+                return;
+            }
             let one = One { stage: &*stage, issues: &issues, options: &options, record: &record, listener: &listener };
             one.run(&group, stop).await;
             drop(permit);

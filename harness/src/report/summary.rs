@@ -75,10 +75,7 @@ pub fn annotations(report: &Report) -> String {
 }
 
 fn bad(report: &Report) -> impl Iterator<Item = &CaseReport> {
-    let is_bad = |case: &&CaseReport| {
-        matches!(case.outcome, Outcome::Failed | Outcome::UnexpectedPass | Outcome::Errored)
-    };
-    report.cases.iter().filter(is_bad)
+    report.cases.iter().filter(|case| case.outcome.is_bad())
 }
 
 fn environments(out: &mut String, report: &Report) {

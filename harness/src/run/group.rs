@@ -66,7 +66,7 @@ impl One<'_> {
                 case = self.case(scenario, &env, &teller, &stopwatch, patient_until) => case,
                 () = stopped(&mut stop) => errored(scenario, &group.about, "interrupted", Duration::ZERO),
             };
-            bad |= matches!(case.outcome, Outcome::Failed | Outcome::UnexpectedPass | Outcome::Errored);
+            bad |= case.outcome.is_bad();
             let words = match &case.finding {
                 Some(finding) => format!("{}: {}", case.outcome.as_str(), finding.judgement.verdict),
                 None => format!("{}: {}", case.outcome.as_str(), case.reason.as_deref().unwrap_or("")),

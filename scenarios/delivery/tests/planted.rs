@@ -27,42 +27,60 @@ use tokio::sync::watch;
 const RIGHT: &str = "goldmane.calico-system.svc.corp.internal";
 const WRONG: &str = "goldmane.calico-system.svc.cluster.local";
 
-/// What the three scenarios find with this defect in Calico of that version.
-async fn find(calico: &str, dns: DnsProfile, plant: Plant, scenarios: &[Scenario]) -> Vec<CaseReport> {
-    let about = About {
+fn about(calico: &str, domain: &str, dns: DnsProfile) -> About {
+    About {
         calico: calico.to_owned(),
-        domain: ClusterDomain::observed("corp.internal"),
+        domain: ClusterDomain::observed(domain),
         dns,
         stage: "lab".to_owned(),
         modelled: true,
         host_search: Vec::new(),
         with: vec![],
-    };
+    }
+}
+
+/// The cases of these groups in a lab with that defect.
+async fn run_in_lab(groups: Vec<Group>, plant: Plant, fail_fast: bool) -> Vec<CaseReport> {
     let lab = Lab::new(Release::table().unwrap()).with(plant).impatient(Duration::from_millis(500));
     let record = Arc::new(Mutex::new(empty_report()));
     let options = Options {
         jobs: 1,
         timeout: Duration::from_secs(20),
         keep: Keep::Never,
+        fail_fast,
         evidence: None,
         run: "planted".into(),
     };
     let (_go_on, stop) = watch::channel(false);
-    let groups = vec![Group { about, scenarios: scenarios.to_vec() }];
     // No known issue is consulted: what is found must stand by itself.
-    run(
-        Arc::new(lab),
-        groups,
-        Arc::new(KnownIssues::default()),
-        options,
-        record.clone(),
-        Arc::new(|_| {}),
-        stop,
-    )
-    .await;
-    let cases = record.lock().unwrap().cases.clone();
+    let issues = Arc::new(KnownIssues::default());
+    run(Arc::new(lab), groups, issues, options, record.clone(), Arc::new(|_| {}), stop).await;
+    record.lock().unwrap().cases.clone()
+}
+
+/// What the scenarios find with this defect in Calico of that version.
+async fn find(calico: &str, dns: DnsProfile, plant: Plant, scenarios: &[Scenario]) -> Vec<CaseReport> {
+    let groups = vec![Group { about: about(calico, "corp.internal", dns), scenarios: scenarios.to_vec() }];
+    let cases = run_in_lab(groups, plant, false).await;
     assert_eq!(cases.len(), scenarios.len());
     cases
+}
+
+#[tokio::test]
+async fn after_a_bad_case_no_environment_is_begun_where_so_asked() {
+    let group = |domain| Group {
+        about: about("v3.30.0", domain, DnsProfile::Strict),
+        scenarios: vec![FLOW_IS_DELIVERED, STREAM_OPENS],
+    };
+    let groups = vec![group("corp.internal"), group("cluster.local")];
+    let outcomes = |cases: &[CaseReport]| cases.iter().map(|case| case.outcome).collect::<Vec<_>>();
+    let cases = run_in_lab(groups.clone(), Plant::default(), false).await;
+    let (failed, passed) = (Outcome::Failed, Outcome::Passed);
+    assert_eq!(outcomes(&cases), [passed, failed, passed, failed]);
+    let cases = run_in_lab(groups, Plant::default(), true).await;
+    assert_eq!(outcomes(&cases), [Outcome::Errored, failed, Outcome::Errored, failed]);
+    let reason = "not begun after delivery/flow-is-delivered@v3.30.0-corp.internal-strict (--fail-fast)";
+    assert_eq!(cases[0].reason.as_deref(), Some(reason));
 }
 
 fn empty_report() -> Report {

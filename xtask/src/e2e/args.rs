@@ -67,6 +67,12 @@ pub(crate) struct Args {
     /// from the policy where no flag says it
     #[arg(long, value_name = "POLICY.toml")]
     pub(super) gate: Option<PathBuf>,
+    /// Runs the cases of a report again that failed, passed unexpectedly or errored, and no other
+    #[arg(long, value_name = "REPORT", conflicts_with_all = ["domain", "calico", "dns", "scenario", "with", "search", "gate", "shard"])]
+    pub(super) rerun_failed: Option<PathBuf>,
+    /// Begins no further environment once a case failed, passed unexpectedly or errored
+    #[arg(long)]
+    pub(super) fail_fast: bool,
     /// Runs one part of the environments; `report merge` makes one report of all parts
     #[arg(long, value_name = "I/N", conflicts_with = "gate")]
     pub(super) shard: Option<Part>,

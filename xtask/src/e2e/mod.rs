@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`
 
+mod again;
 mod args;
 mod candidate;
 mod ending;
@@ -62,9 +63,10 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         with: select::extras(&args.with, &configs)?,
     };
     let select = |selection: &Selection| select::groups(selection, stage_name, modelled, &configs, &releases);
-    let groups = match &policy {
-        Some(policy) => gate::groups(policy, &selection, stage_name, &configs, &issues, select)?,
-        None => select(&selection)?,
+    let groups = match (&policy, &args.rerun_failed) {
+        (_, Some(report)) => again::groups(&crate::report::read(report)?, stage_name, modelled, &releases)?,
+        (Some(policy), None) => gate::groups(policy, &selection, stage_name, &configs, &issues, select)?,
+        (None, None) => select(&selection)?,
     };
     let cni = match (args.cni, args.standin) {
         (Some(CniName::Calico), true) => {
@@ -147,6 +149,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
             KeepName::Failed => Keep::Failed,
             KeepName::Always => Keep::Always,
         },
+        fail_fast: args.fail_fast,
         evidence: (args.stage != StageName::Lab).then(|| args.report.join("evidence")),
         run: run_id.to_string(),
     };

@@ -1,0 +1,48 @@
+//! The cases of an earlier report that were bad, as a run of their own.
+
+use anyhow::{Result, bail};
+use catwalk_fixtures::Release;
+use catwalk_harness::report::Report;
+use catwalk_harness::run::Group;
+
+use crate::select::every_scenario;
+
+/// What to run again.
+pub(super) fn groups(
+    report: &Report,
+    stage: &str,
+    modelled: bool,
+    releases: &[Release],
+) -> Result<Vec<Group>> {
+    if (report.stage.as_str(), report.modelled) != (stage, modelled) {
+        let of = |stage: &str, modelled| format!("{stage}{}", if modelled { ", with stand-ins" } else { "" });
+        bail!(
+            "the report is of {}, and this is {}: give --stage and --standin as there",
+            of(&report.stage, report.modelled),
+            of(stage, modelled)
+        );
+    }
+    let mut groups = Vec::new();
+    for environment in &report.environments {
+        let bad = |id: &str| {
+            report.cases.iter().any(|case| {
+                case.environment == environment.id && case.scenario == id && case.outcome.is_bad()
+            })
+        };
+        let scenarios: Vec<_> = every_scenario().into_iter().filter(|scenario| bad(scenario.id)).collect();
+        if scenarios.is_empty() {
+            continue;
+        }
+        let calico = &environment.about.calico;
+        if !releases.iter().any(|release| release.calico == *calico) {
+            bail!(
+                "the table does not know {calico}: if it is a candidate, give its --name and --manifests again"
+            );
+        }
+        groups.push(Group { about: environment.about.clone(), scenarios });
+    }
+    if groups.is_empty() {
+        bail!("nothing to run again: no case of the report failed, passed unexpectedly or errored");
+    }
+    Ok(groups)
+}

@@ -36,7 +36,7 @@ pub(crate) struct DiffArgs {
 /// Options of `report merge`.
 #[derive(clap::Args)]
 pub(crate) struct MergeArgs {
-    /// Folder for the one report: report.json, junit.xml and summary.md
+    /// Folder for the one report: report.json, junit.xml, summary.md and report.html
     #[arg(long, value_name = "DIR", default_value = "reports/merged")]
     into: PathBuf,
     /// The reports of all parts

@@ -1,6 +1,7 @@
 //! The report: one model, and its renderings.
 
 pub mod diff;
+pub mod html;
 pub mod junit;
 pub mod summary;
 pub mod terminal;
@@ -173,13 +174,14 @@ impl Report {
         self.cases.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
-    /// Writes `report.json`, `junit.xml` and `summary.md` into the folder, each whole or not at all, and beside the
-    /// evidence of an environment the part of the report that rests on it.
+    /// Writes `report.json`, `junit.xml`, `summary.md` and `report.html` into the folder, each whole or not at all, and
+    /// beside the evidence of an environment the part of the report that rests on it.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder)?;
         write_whole(&folder.join("report.json"), &serde_json::to_vec_pretty(self)?)?;
         write_whole(&folder.join("junit.xml"), junit::render(self)?.as_bytes())?;
         write_whole(&folder.join("summary.md"), summary::render(self).as_bytes())?;
+        write_whole(&folder.join("report.html"), html::render(self)?.as_bytes())?;
         for environment in &self.environments {
             let evidence = folder.join("evidence").join(&environment.id);
             if evidence.is_dir() {

@@ -88,7 +88,7 @@ pub(crate) struct Args {
     /// When to leave an environment standing
     #[arg(long, value_enum, default_value_t = KeepName::Never)]
     pub(super) keep: KeepName,
-    /// Folder for report.json, junit.xml, summary.md and evidence
+    /// Folder for report.json, junit.xml, summary.md, report.html and evidence
     #[arg(long, value_name = "DIR", default_value = "reports")]
     pub(super) report: PathBuf,
     /// Prints the cases and ends

@@ -80,7 +80,7 @@ pub(super) fn forget(folder: &Path) -> std::io::Result<()> {
     for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
         gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
     }
-    for file in ["report.json", "junit.xml", "summary.md"] {
+    for file in ["report.json", "junit.xml", "summary.md", "report.html"] {
         gone(std::fs::remove_file(folder.join(file)))?;
     }
     Ok(())

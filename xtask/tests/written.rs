@@ -1,0 +1,139 @@
+//! Reports are written whole or not at all, however a run ends.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests end a test where they find what must not be")]
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use catwalk_harness::wait::{Probe, wait_for};
+use serde_json::Value;
+
+const FILES: [&str; 4] = ["report.json", "junit.xml", "summary.md", "report.html"];
+
+fn xtask(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("e2e").args(words).stdin(Stdio::null());
+    command
+}
+
+/// The names of the files in a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The report, if all its renderings are there and whole, and nothing else.
+fn whole(folder: &Path) -> Value {
+    let mut expected = FILES.map(str::to_owned);
+    expected.sort();
+    assert_eq!(files(folder), expected);
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    assert!(read("junit.xml").trim_end().ends_with("</testsuites>"));
+    assert!(read("report.html").trim_end().ends_with("</html>"));
+    let report: Value = serde_json::from_str(&read("report.json")).unwrap();
+    assert!(read("summary.md").trim_end().ends_with(&format!("run {}", report["run"].as_str().unwrap())));
+    report
+}
+
+#[test]
+fn on_a_normal_end_and_where_no_environment_can_be_had() {
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = folder.path().to_str().unwrap();
+    let ran = xtask(&["--stage", "lab", "--calico", "newest", "--report", path]).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(whole(folder.path())["interrupted"], false);
+    // The earlier report goes, and this one comes in its place.
+    let none = xtask(&[
+        "--stage",
+        "nodeless",
+        "--standin",
+        "--calico",
+        "newest",
+        "--domain",
+        "corp.internal",
+        "--report",
+        path,
+    ])
+    .env("DOCKER_HOST", "unix:///nobody/listens/here.sock")
+    .env("XDG_STATE_HOME", folder.path().parent().unwrap())
+    .output()
+    .unwrap();
+    assert_eq!(none.status.code(), Some(3), "{none:?}");
+    let report = whole(folder.path());
+    assert_eq!(report["cases"].as_array().unwrap().len(), 6);
+    assert!(report["cases"].as_array().unwrap().iter().all(|case| case["outcome"] == "errored"), "{report}");
+}
+
+/// A run of some ten seconds.
+fn long(folder: &Path) -> Child {
+    let domains: Vec<String> = (0..40).map(|index| format!("--domain=d{index}.test")).collect();
+    let mut words =
+        vec!["--stage", "lab", "--calico", "all", "--jobs", "1", "--report", folder.to_str().unwrap()];
+    words.extend(domains.iter().map(String::as_str));
+    xtask(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn on_a_signal() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = long(folder.path());
+        // It listens for signals once it has looked whether the folder can be written.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let began = Instant::now();
+        let listens = wait_for(
+            "the run",
+            began + Duration::from_secs(20),
+            Duration::from_millis(20),
+            &|_, _| {},
+            || async {
+                if began.elapsed() > Duration::from_secs(2) {
+                    Probe::Done(())
+                } else {
+                    Probe::NotYet("starting".into())
+                }
+            },
+        );
+        runtime.block_on(listens).unwrap();
+        let killed = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{signal}");
+        let report = whole(folder.path());
+        assert_eq!(report["interrupted"], true, "{signal}");
+        // Every case is told, also those that did not begin.
+        assert_eq!(report["cases"].as_array().unwrap().len(), 18 * 40 * 6, "{signal}");
+    }
+}
+
+#[test]
+fn not_at_all_where_there_is_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    // No file may have more than 16 KiB: to a writer it is as if the disk were full.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 16; exec '{}' e2e --stage lab --calico newest --report '{}'",
+        env!("CARGO_BIN_EXE_xtask"),
+        folder.path().display()
+    );
+    let Output { status, stderr, stdout } = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("error: the report cannot be written into"), "{said}");
+    assert!(!String::from_utf8_lossy(&stdout).contains("report: "), "no path is named where nothing is");
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
+#[test]
+fn not_at_all_where_nothing_can_be_written() {
+    // Not even root can make a folder there.
+    for folder in ["/proc/catwalk", "/dev/null/catwalk"] {
+        let ran = xtask(&["--stage", "lab", "--calico", "newest", "--report", folder]).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(2), "{said}");
+        assert!(said.contains("cannot be written into") && said.contains("--report"), "{said}");
+    }
+}

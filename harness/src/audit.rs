@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use catwalk_fixtures::ClusterDomain;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::sight::Dial;
 use name::{Own, Says};
 
 /// A name of another cluster domain in a rendered object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignName {
     /// `Deployment calico-system/whisker`
@@ -33,7 +34,7 @@ impl fmt::Display for ForeignName {
 }
 
 /// What an audit saw, raw.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Audit {
     /// Of every rendered object, the names of cluster domains in it.
@@ -57,7 +58,7 @@ pub enum Audit {
 }
 
 /// A Service's full name in rendered objects, and what serves it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FullName {
     /// `goldmane.calico-system.svc.corp.internal`
     pub name: String,

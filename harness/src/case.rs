@@ -2,6 +2,7 @@
 
 use catwalk_fixtures::KnownIssue;
 use catwalk_fixtures::known;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::ForeignName;
@@ -11,7 +12,7 @@ use crate::scenario::{Demand, Scenario};
 use crate::verdict::{Verdict, join};
 
 /// How a case ended. A skip is never a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The demanded verdict.
@@ -61,7 +62,7 @@ pub struct BadKnownIssue {
 }
 
 /// A known issue that affects a case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Affecting {
     /// Its id.
     pub id: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catwalk_fixtures::pki::{Identity, Leaf, LeafRequest};
 use catwalk_fixtures::{ClusterDomain, DnsProfile, SearchList};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,7 +18,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Something that a scenario may need and an environment may be able to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Capability {
     /// Pushes a flow to Goldmane with a certificate of the cluster's own authority.
     PushFlow,
@@ -30,7 +31,7 @@ pub enum Capability {
 }
 
 /// What an environment is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct About {
     /// The Calico version.
     pub calico: String,
@@ -113,7 +114,7 @@ pub enum Reached {
 }
 
 /// What the cluster says of itself, at the moment of a case.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claims {
     /// TigeraStatus by name: `Available`, `Degraded: ...`; empty where there is none.
     pub tigera_status: std::collections::BTreeMap<String, String>,

@@ -10,6 +10,7 @@ mod policy;
 use std::collections::{BTreeMap, BTreeSet};
 
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::Date;
 
@@ -21,7 +22,7 @@ use crate::scenario::Scenario;
 pub use policy::{Acceptance, BadPolicy, Policy, Requirement};
 
 /// Why the gate says no, the weightiest kind first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weight {
     /// A verdict differs from what a right Calico gives.
@@ -39,7 +40,7 @@ pub enum Weight {
 }
 
 /// One reason to say no.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// How much it weighs.
     pub weight: Weight,
@@ -60,7 +61,7 @@ pub struct Knowledge<'k> {
 }
 
 /// What the gate says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Word {
     /// The Calico version that the reports are of.
     pub calico: String,

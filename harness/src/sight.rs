@@ -5,10 +5,11 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One look at Whisker and Goldmane.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Sight {
     /// When it began, RFC 3339, UTC.
     pub at: String,
@@ -30,7 +31,7 @@ pub struct Sight {
 }
 
 /// The flow that Whisker should show.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Wanted {
     /// Its source's namespace, by which Whisker is asked to filter.
     pub source_namespace: String,
@@ -39,7 +40,7 @@ pub struct Wanted {
 }
 
 /// What became of pushing a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Push {
     /// Goldmane sent a receipt.
@@ -49,7 +50,7 @@ pub enum Push {
 }
 
 /// From where an observation is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Vantage {
     /// On the same network as Whisker: what we reach, it reaches.
@@ -59,7 +60,7 @@ pub enum Vantage {
 }
 
 /// Our own way from a name to an answered call, up to the first layer that breaks.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Dial {
     /// From where it was made.
     pub vantage: Vantage,
@@ -79,7 +80,7 @@ pub struct Dial {
 }
 
 /// The cluster DNS's answer to one A question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DnsAnswer {
     /// NOERROR with these addresses; with none, the name exists without an address.
@@ -93,7 +94,7 @@ pub enum DnsAnswer {
 }
 
 /// What came of connecting.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Connection {
     /// Open, to the resolved address or through a port-forward.
@@ -105,7 +106,7 @@ pub enum Connection {
 }
 
 /// What a TLS handshake showed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TlsSeen {
     /// The certificates that the peer sent, PEM, leaf first.
     pub chain: Vec<String>,
@@ -120,7 +121,7 @@ pub struct TlsSeen {
 }
 
 /// How a TLS handshake ended on our side.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TlsEnd {
     /// Complete. In TLS 1.3 this says nothing of our own certificate (RFC 8446, 4.4.2).
@@ -134,7 +135,7 @@ pub enum TlsEnd {
 }
 
 /// What a call over the connection showed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallSeen {
     /// The gRPC status code's name, `Ok` where it succeeded.
     pub code: String,
@@ -147,7 +148,7 @@ pub struct CallSeen {
 }
 
 /// What Whisker answered over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
     /// No connection to it, or its process is gone.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::ForeignName;
@@ -10,7 +11,7 @@ use crate::audit::ForeignName;
 ///
 /// Two verdicts are equal only with all their parameters; [`Verdict::same_finding`] leaves out what differs between
 /// two looks at the same defect (times, and the status at which a wait ended).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", deny_unknown_fields)]
 pub enum Verdict {
     /// Whisker showed what was pushed to Goldmane.
@@ -112,7 +113,7 @@ pub enum Verdict {
 }
 
 /// A full name in rendered objects that does not lead to its Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unserved {
     /// The objects that name it, sorted.

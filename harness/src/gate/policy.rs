@@ -2,6 +2,7 @@
 
 use catwalk_fixtures::domain::DomainRefused;
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
@@ -10,7 +11,7 @@ use crate::case::KnownIssues;
 use crate::scenario::Scenario;
 
 /// What must be shown for real, and which known issues are put up with meanwhile.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Whether every image must have come from a registry: one that was built on the machine may have a release's name
@@ -25,7 +26,7 @@ pub struct Policy {
 }
 
 /// Scenarios that must pass under each of some domains and DNS profiles.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
     /// Scenarios by id, or by their crate, as for `e2e --scenario`.
@@ -42,13 +43,14 @@ pub struct Requirement {
 }
 
 /// A known issue that the gate lets through.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Acceptance {
     /// Its id.
     pub known_issue: String,
     /// The last day, UTC: `2027-03-31`.
     #[serde(deserialize_with = "day")]
+    #[schemars(with = "String")]
     pub until: Date,
     /// Why.
     pub why: String,

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod words;
 
 use catwalk_fixtures::{pki, verify};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -18,7 +19,7 @@ use crate::sight::{
 use crate::verdict::Verdict;
 
 /// What a sight comes to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Judgement {
     /// Delivered, or the first broken layer.
     pub verdict: Verdict,

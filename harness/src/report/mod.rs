@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use catwalk_fixtures::release::version_key;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Affecting, Outcome};
@@ -25,7 +26,7 @@ use crate::timing::Span;
 pub const SCHEMA: u32 = 2;
 
 /// A run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`] at the time of writing.
     pub schema: u32,
@@ -67,7 +68,7 @@ pub struct Report {
 }
 
 /// One environment of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct EnvironmentReport {
     /// `v3.30.1-corp.internal-strict`
     pub id: String,
@@ -91,7 +92,7 @@ pub struct EnvironmentReport {
 pub const BUILT_HERE: &str = "(built locally, not pulled)";
 
 /// One case of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CaseReport {
     /// `delivery/flow-is-delivered@v3.30.1-corp.internal-strict`
     pub id: String,

@@ -60,7 +60,7 @@ fn on_a_normal_end_and_where_no_environment_can_be_had() {
         path,
     ])
     .env("DOCKER_HOST", "unix:///nobody/listens/here.sock")
-    .env("XDG_STATE_HOME", folder.path().parent().unwrap())
+    .env("XDG_STATE_HOME", state.path())
     .output()
     .unwrap();
     assert_eq!(none.status.code(), Some(3), "{none:?}");

@@ -139,6 +139,25 @@ async fn cached(release: &Release, file: &str, cache: &Path) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
+/// Downloads a candidate's manifests from beneath an address into a folder.
+pub async fn fetch_manifests(address: &str, folder: &Path) -> Result<(), NoEnvironment> {
+    for file in FILES {
+        let address = format!("{}/{file}", address.trim_end_matches('/'));
+        let because = |e: String| {
+            NoEnvironment::with_fix(
+                format!("downloading {address}: {e}"),
+                format!(
+                    "--manifests takes an address beneath which {} are, or a folder with them",
+                    FILES.join(", ")
+                ),
+            )
+        };
+        let bytes = download(&address).await.map_err(|e| because(e.to_string()))?;
+        write_whole(&folder.join(file), &bytes).map_err(|e| because(e.to_string()))?;
+    }
+    Ok(())
+}
+
 async fn download(address: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let tls = rustls::ClientConfig::builder_with_provider(pki::provider())
@@ -205,6 +224,39 @@ mod tests {
         assert!(made.manifests.is_empty());
         std::fs::write(folder.path().join("tigera-operator.yaml"), "kind: Namespace\n").unwrap();
         assert!(candidate("v3.99.0-rc1", folder.path(), &release("v3.32.1")).is_err());
+    }
+
+    #[tokio::test]
+    async fn manifests_come_from_an_address_too() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/v9/manifests/", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for missing in [false, false, false, true] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 2048];
+                let n = stream.read(&mut request).await.unwrap();
+                let path = String::from_utf8_lossy(&request[..n]).split(' ').nth(1).unwrap().to_owned();
+                let status = if missing { "404 Not Found" } else { "200 OK" };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    path.len()
+                );
+                stream.write_all(format!("{head}{path}").as_bytes()).await.unwrap();
+                asked.push(path);
+            }
+            asked
+        });
+        let folder = tempfile::tempdir().unwrap();
+        fetch_manifests(&address, folder.path()).await.unwrap();
+        let missing = fetch_manifests(&address, folder.path()).await.unwrap_err().to_string();
+        assert!(missing.contains("/v9/manifests/operator-crds.yaml") && missing.contains("404"), "{missing}");
+        let asked = serving.await.unwrap();
+        for (file, path) in FILES.iter().zip(&asked) {
+            assert_eq!(*path, format!("/v9/manifests/{file}"));
+            assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), *path);
+        }
     }
 
     #[test]

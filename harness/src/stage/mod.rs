@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use manifests::candidate;
+pub use manifests::{candidate, fetch_manifests};
 
 use crate::environment::{About, Environment};
 use crate::progress::Teller;

@@ -31,8 +31,9 @@ pub(crate) struct Args {
     /// What to set up beside Calico as released, by the files of kind-configs/with, may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) with: Vec<String>,
-    /// Folder with Calico's manifests, or with one folder per version [default: downloaded and cached]
-    #[arg(long, value_name = "DIR")]
+    /// Folder with Calico's manifests, or with one folder per version, or an address beneath which they are [default:
+    /// downloaded and cached]
+    #[arg(long, value_name = "DIR|URL")]
     pub(super) manifests: Option<PathBuf>,
     /// Name of a candidate: the folder's manifests are of no release that the table knows, and no known issue applies
     #[arg(long, value_name = "NAME", requires = "manifests", conflicts_with_all = ["calico", "standin"], value_parser = name)]

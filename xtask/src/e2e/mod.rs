@@ -19,11 +19,11 @@ use catwalk_harness::probe;
 use catwalk_harness::report::{Report, SCHEMA};
 use catwalk_harness::run::{self, Keep, Options, Record};
 use catwalk_harness::shard::{self, Shard};
-use catwalk_harness::stage::Stage;
 use catwalk_harness::stage::config::{Cni, Configs};
 use catwalk_harness::stage::kind::{Kind, KindOptions};
 use catwalk_harness::stage::lab::Lab;
 use catwalk_harness::stage::nodeless::{Nodeless, NodelessOptions, Substitutes};
+use catwalk_harness::stage::{Stage, fetch_manifests};
 
 use crate::gate;
 use crate::select::{self, Selection};
@@ -35,7 +35,14 @@ use args::{CniName, KeepName, ListOutput, StageName};
 pub(crate) use candidate::apply_to;
 pub(crate) use ending::finish;
 
-pub(crate) async fn run(args: Args) -> Result<u8> {
+pub(crate) async fn run(mut args: Args) -> Result<u8> {
+    // It goes when this ends.
+    let downloaded = tempfile::tempdir().context("making a folder for manifests")?;
+    let address = args.manifests.as_ref().and_then(|path| path.to_str()).filter(|path| path.contains("://"));
+    if let Some(address) = address {
+        fetch_manifests(address, downloaded.path()).await.map_err(anyhow::Error::new)?;
+        args.manifests = Some(downloaded.path().to_owned());
+    }
     let workspace = this::workspace();
     let configs = Configs::read(&workspace.join("kind-configs")).map_err(anyhow::Error::new)?;
     let mut releases = Release::table()?;

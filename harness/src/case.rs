@@ -142,6 +142,11 @@ pub fn id(scenario: &Scenario, about: &About) -> String {
     format!("{}@{}", scenario.id, about.id())
 }
 
+/// What a finding is of: the run and the case.
+pub fn finding_of(run: &str, id: &str) -> String {
+    format!("{run}/{id}")
+}
+
 /// Holds a judgement against the demand, then against the known issues, and says why where it is not a pass.
 pub fn outcome(demand: &Demand, judgement: &Judgement, known: &[Affecting]) -> (Outcome, Option<String>) {
     if let Some(disagreement) = &judgement.disagreement {

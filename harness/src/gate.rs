@@ -9,7 +9,7 @@ mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catwalk_fixtures::{ClusterDomain, DnsProfile};
+use catwalk_fixtures::{ClusterDomain, DnsProfile, Release};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::Date;
@@ -54,6 +54,8 @@ pub struct Knowledge<'k> {
     pub scenarios: &'k [Scenario],
     /// The known issues, as data.
     pub issues: &'k KnownIssues,
+    /// The table of releases.
+    pub releases: &'k [Release],
     /// Catwalk's version, as reports have it.
     pub catwalk: &'k str,
     /// Today, UTC.
@@ -67,8 +69,10 @@ pub struct Word {
     pub calico: String,
     /// Why not; none where it says yes.
     pub reasons: Vec<Reason>,
-    /// Required cases that passed for real, or showed a known issue that is accepted.
-    pub shown: usize,
+    /// Required cases that passed for real.
+    pub passed: usize,
+    /// Required cases that showed a known issue instead, which is accepted.
+    pub excused: usize,
     /// The known issues that were met and are accepted: id, until when, why.
     pub accepted: Vec<String>,
 }
@@ -77,6 +81,15 @@ impl Word {
     /// Whether the gate says yes.
     pub fn yes(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// `13 required cases passed for real`, and how many are excused.
+    pub fn counts(&self) -> String {
+        let excused = match self.excused {
+            0 => String::new(),
+            n => format!(", {n} are excused by a known issue"),
+        };
+        format!("{} required cases passed for real{excused}", self.passed)
     }
 }
 
@@ -107,10 +120,10 @@ pub fn hold(policy: &Policy, reports: &[Report], knows: &Knowledge<'_>) -> Word 
             format!("the reports are of several Calico versions, {calico}: a gate is for one"),
         );
     }
-    let shown = gate.required(reports);
+    let [passed, excused] = gate.required(reports);
     let accepted = gate.met.iter().filter_map(|id| policy.accept.iter().find(|a| a.known_issue == *id));
     let accepted = accepted.map(|a| format!("{} until {}: {}", a.known_issue, a.until, a.why)).collect();
-    Word { calico, reasons: gate.reasons.into_iter().collect(), shown, accepted }
+    Word { calico, reasons: gate.reasons.into_iter().collect(), passed, excused, accepted }
 }
 
 fn environments(reports: &[Report]) -> impl Iterator<Item = &EnvironmentReport> {
@@ -121,8 +134,8 @@ struct Gate<'g> {
     policy: &'g Policy,
     knows: &'g Knowledge<'g>,
     reasons: BTreeSet<Reason>,
-    /// Cases that were met, by their place: whether each shows what it should, for real.
-    shown: BTreeMap<Place<'g>, bool>,
+    /// Cases that were met, by their place: how each ended that shows what it should, for real.
+    shown: BTreeMap<Place<'g>, Option<Outcome>>,
     /// Cases against which a reason is given already.
     named: BTreeSet<Place<'g>>,
     /// Accepted known issues that were met.
@@ -193,15 +206,56 @@ impl<'g> Gate<'g> {
             );
             self.no(Weight::Contradicts, words);
         }
-        for (image, digest) in &environment.provenance {
-            if self.policy.pulled_images && digest.ends_with(BUILT_HERE) {
-                let words =
-                    format!("environment {id}: {image} was built locally, and the policy wants it pulled");
-                self.no(Weight::NotShown, words);
-            }
-        }
+        self.programs(environment);
         if let Some(problem) = &environment.problem {
             self.no(Weight::NotShown, format!("environment {id}: {problem}"));
+        }
+    }
+
+    /// Whether what ran is what the report is of.
+    fn programs(&mut self, environment: &EnvironmentReport) {
+        let (id, about) = (&environment.id, &environment.about);
+        // The project's own images are made where they run.
+        let images: Vec<(&str, &str)> = environment
+            .provenance
+            .iter()
+            .filter_map(|(name, digest)| Some((name.strip_prefix("image ")?, digest.as_str())))
+            .filter(|(image, _)| !image.starts_with("catwalk/"))
+            .collect();
+        if self.policy.pulled_images {
+            for (image, digest) in &images {
+                if digest.ends_with(BUILT_HERE) {
+                    self.no(Weight::NotShown, format!("environment {id}: image {image} was built locally, and the policy wants it pulled"));
+                } else if !digest.contains("@sha256:") {
+                    self.no(
+                        Weight::NotShown,
+                        format!("environment {id}: image {image} has no digest of a registry"),
+                    );
+                }
+            }
+            if !environment.about.modelled
+                && environment.problem.is_none()
+                && !images.iter().any(|(image, _)| parts(image).0 == "operator")
+            {
+                self.no(Weight::NotShown, format!("environment {id}: it is not known which operator ran"));
+            }
+        }
+        let Some(release) = self.knows.releases.iter().find(|release| release.calico == about.calico) else {
+            return;
+        };
+        for (image, _) in images {
+            let wanted = match parts(image) {
+                ("operator", _) => &release.operator,
+                ("goldmane" | "whisker" | "whisker-backend", _) => &release.calico,
+                _ => continue,
+            };
+            let tag = parts(image).1;
+            if tag.is_some_and(|tag| tag != wanted) {
+                self.no(
+                    Weight::Contradicts,
+                    format!("environment {id}: image {image} ran, and {} has {wanted}", about.calico),
+                );
+            }
         }
     }
 
@@ -209,6 +263,7 @@ impl<'g> Gate<'g> {
         let place = (report.stage.as_str(), case.id.as_str());
         let reasons = self.reasons.len();
         let well = self.is_well(report, case) && !report.modelled;
+        let well = well.then_some(case.outcome);
         if self.shown.insert(place, well).is_some() {
             self.no(Weight::Contradicts, format!("{} on {} is there twice", case.id, report.stage));
         }
@@ -220,7 +275,7 @@ impl<'g> Gate<'g> {
     /// Whether a case shows what it should; where what it shows is worse than nothing, that is a reason.
     fn is_well(&mut self, report: &Report, case: &CaseReport) -> bool {
         let environment = report.environments.iter().find(|e| e.id == case.environment);
-        let outcome = match case::again(case, environment, self.knows) {
+        let outcome = match case::again(&report.run, case, environment, self.knows) {
             Ok(outcome) => outcome,
             Err(words) => {
                 self.no(Weight::Contradicts, format!("{}: {words}", case.id));
@@ -262,16 +317,22 @@ impl<'g> Gate<'g> {
         false
     }
 
-    /// Holds what is required against what was shown; how many required cases were.
-    fn required(&mut self, reports: &'g [Report]) -> usize {
-        let mut shown = 0;
+    /// Holds what is required against what was shown; how many required cases passed, and how many are excused.
+    fn required(&mut self, reports: &'g [Report]) -> [usize; 2] {
+        let [mut passed, mut excused] = [0, 0];
         for require in &self.policy.require {
             let named = |s: &&Scenario| require.scenarios.iter().any(|word| s.is_named(word));
             for scenario in self.knows.scenarios.iter().filter(named) {
                 for (domain, dns) in require.places() {
                     let ids = ids(scenario, require, domain, dns, reports);
-                    if ids.iter().any(|(stage, id)| self.shown.get(&(*stage, id)) == Some(&true)) {
-                        shown += 1;
+                    let ends = |end: Outcome| {
+                        ids.iter()
+                            .any(|(stage, id)| self.shown.get(&(*stage, id.as_str())) == Some(&Some(end)))
+                    };
+                    if ends(Outcome::Passed) {
+                        passed += 1;
+                    } else if ends(Outcome::KnownIssue) {
+                        excused += 1;
                     } else if !ids.iter().any(|(stage, id)| self.named.contains(&(*stage, id))) {
                         let how = how_ended(reports, &ids);
                         self.no(Weight::NotShown, require.not_shown(scenario, domain, dns, &how));
@@ -279,7 +340,7 @@ impl<'g> Gate<'g> {
                 }
             }
         }
-        shown
+        [passed, excused]
     }
 }
 
@@ -313,6 +374,13 @@ fn how_ended(reports: &[Report], ids: &[(&str, String)]) -> String {
         ends.extend(found);
     }
     if ends.is_empty() { "it did not run".to_owned() } else { Vec::from_iter(ends).join("; ") }
+}
+
+/// The last part of an image's name, and its tag.
+fn parts(image: &str) -> (&str, Option<&str>) {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let tagged = last.split('@').next().unwrap_or(last);
+    tagged.split_once(':').map_or((tagged, None), |(name, tag)| (name, Some(tag)))
 }
 
 fn modelled(modelled: bool) -> &'static str {

@@ -33,6 +33,9 @@ pub struct Place {
 /// What a scenario found: the judgement and the sight that it rests on.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
+    /// Of which run and case it is, `RUN/ID`: a finding says nothing of another. Empty until the run says it.
+    #[serde(default)]
+    pub of: String,
     /// What it comes to.
     pub judgement: Judgement,
     /// What was seen of Whisker and Goldmane; none where nothing could be.
@@ -141,8 +144,11 @@ impl Place {
             Err(GaveUp::Never { why, .. }) => why,
         };
         Ok(match newest.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((judgement, sight)) => Finding { judgement, sight: Some(sight), audit: None },
+            Some((judgement, sight)) => {
+                Finding { of: String::new(), judgement, sight: Some(sight), audit: None }
+            }
             None => Finding {
+                of: String::new(),
                 judgement: Judgement {
                     verdict: Verdict::TimedOut { last },
                     disagreement: None,

@@ -117,7 +117,12 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, NotOneRun> {
     let mut wrong = Vec::new();
     for (shard, report) in &parts {
         let same = [
-            ("another whole", (shard.part.of, &shard.whole) == (first_shard.part.of, &first_shard.whole)),
+            (
+                "another whole",
+                (shard.part.of, shard.cases, &shard.whole)
+                    == (first_shard.part.of, first_shard.cases, &first_shard.whole),
+            ),
+            ("another command", without_part(&report.command) == without_part(&first.command)),
             ("another version of Catwalk", report.catwalk == first.catwalk),
             ("another schema", report.schema == first.schema),
             ("another stage", report.stage == first.stage && report.modelled == first.modelled),
@@ -143,7 +148,7 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, NotOneRun> {
     let mut merged = Report {
         shard: None,
         gate: None,
-        command: without_shard(&first.command),
+        command: without_part(&first.command),
         environments: Vec::new(),
         cases: Vec::new(),
         not_covered: Vec::new(),
@@ -167,6 +172,13 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, NotOneRun> {
     }
     merged.not_covered = not_covered.into_iter().collect();
     let ids: BTreeSet<String> = merged.cases.iter().map(|case| case.id.clone()).collect();
+    let environments: BTreeSet<&str> = merged.environments.iter().map(|e| e.id.as_str()).collect();
+    if environments.len() != merged.environments.len() {
+        return Err(refused("an environment is in two of them".to_owned()));
+    }
+    if let Some(case) = merged.cases.iter().find(|case| !environments.contains(case.environment.as_str())) {
+        return Err(refused(format!("the environment of {} is in none of them", case.id)));
+    }
     if ids.len() != merged.cases.len() {
         return Err(refused("a case is in two of them".to_owned()));
     }
@@ -180,16 +192,19 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, NotOneRun> {
     Ok(merged)
 }
 
-/// The command of the whole.
-fn without_shard(command: &str) -> String {
+/// The command of the whole: without what says where and on how many machines it ran.
+fn without_part(command: &str) -> String {
+    const OF_A_PART: [&str; 3] = ["--shard", "--report", "--jobs"];
     let mut words = Vec::new();
     let mut skip = false;
     for word in command.split(' ') {
-        if std::mem::take(&mut skip) || word.starts_with("--shard=") {
+        if std::mem::take(&mut skip) {
             continue;
         }
-        skip = word == "--shard";
-        if !skip {
+        skip = OF_A_PART.contains(&word);
+        let is_joined =
+            OF_A_PART.iter().any(|flag| word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('=')));
+        if !skip && !is_joined {
             words.push(word);
         }
     }

@@ -104,6 +104,15 @@ fn what_is_not_all_of_one_run_is_refused() {
         ("part 3/3 (run run3) is of another version of Catwalk than part 1/3", |all| {
             all[2].catwalk = "0.0.9".into()
         }),
+        ("part 2/3 (run run2) is of another command", |all| all[1].command.push_str(" --kubernetes v1.33.0")),
+        ("is of another whole", |all| all[1].shard.as_mut().unwrap().cases = 7),
+        ("an environment is in two of them", |all| {
+            let copy = all[1].environments[0].clone();
+            all[2].environments.push(copy);
+        }),
+        ("the environment of delivery/flow-is-delivered@v3.30.1-d3.test-strict is in none of them", |all| {
+            all[2].environments.clear();
+        }),
         ("is of another schema", |all| all[2].schema = 1),
         ("is of another stage", |all| all[2].stage = "nodeless".into()),
         ("is of another stage", |all| all[2].modelled = !all[2].modelled),

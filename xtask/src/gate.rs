@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use catwalk_fixtures::Release;
 use catwalk_harness::case::KnownIssues;
 use catwalk_harness::gate::{self, Knowledge, Policy, Word};
 use catwalk_harness::report::Report;
@@ -21,11 +22,13 @@ pub(crate) fn read(path: &Path) -> Result<Policy> {
 }
 
 /// What the gate says of reports.
-pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues) -> Word {
+pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues) -> Result<Word> {
+    let releases = Release::table()?;
     let scenarios = every_scenario();
     let catwalk = this::version();
     let today = OffsetDateTime::now_utc().date();
-    gate::hold(policy, reports, &Knowledge { scenarios: &scenarios, issues, catwalk: &catwalk, today })
+    let knows = Knowledge { scenarios: &scenarios, issues, releases: &releases, catwalk: &catwalk, today };
+    Ok(gate::hold(policy, reports, &knows))
 }
 
 /// What to run for a policy: what it requires of this stage, unless flags say what.

@@ -1,16 +1,17 @@
 //! `cargo xtask report`
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use catwalk_fixtures::{KnownIssue, Release};
 use catwalk_harness::case::KnownIssues;
-use catwalk_harness::report::{EXIT_DIFFERS, Report, SCHEMA, diff, terminal};
+use catwalk_harness::report::{EXIT_DIFFERS, EXIT_NO_ENVIRONMENT, Report, SCHEMA, diff, terminal};
 use catwalk_harness::shard;
 use serde::Deserialize;
 
-use crate::e2e::{apply_to, finish};
+use crate::e2e::{apply_to, finish, forget};
 use crate::gate;
 
 /// What to do with reports.
@@ -78,7 +79,7 @@ fn gate(args: &GateArgs) -> Result<u8> {
         None if args.known_issue.is_empty() => {}
         None => bail!("--known-issue is for candidates, and the reports are of a release of the table"),
     }
-    let word = gate::hold(&policy, &reports, &KnownIssues::new(issues)?);
+    let word = gate::hold(&policy, &reports, &KnownIssues::new(issues)?)?;
     let mut text = String::new();
     terminal::gate(&mut text, &word);
     // Whoever closed the pipe has read enough.
@@ -87,13 +88,39 @@ fn gate(args: &GateArgs) -> Result<u8> {
 }
 
 fn diff(args: &DiffArgs) -> Result<u8> {
-    let difference = diff::diff(&read(&args.first)?, &read(&args.second)?);
+    let (first, second) = (read(&args.first)?, read(&args.second)?);
+    for (path, report) in [(&args.first, &first), (&args.second, &second)] {
+        let versions: BTreeSet<&str> = report.environments.iter().map(|e| e.about.calico.as_str()).collect();
+        if versions.len() > 1 {
+            bail!(
+                "{} is of several releases, {}: a comparison is of one with one",
+                path.display(),
+                Vec::from_iter(versions).join(", ")
+            );
+        }
+    }
+    let difference = diff::diff(&first, &second);
     let _ = write!(std::io::stdout().lock(), "{difference}");
+    // Of a run that showed nothing, nothing can be said to be the same.
+    if let Some((path, _)) =
+        [(&args.first, &first), (&args.second, &second)].into_iter().find(|(_, r)| r.is_incomplete())
+    {
+        eprintln!(
+            "error: {} is of a run that was interrupted, had a problem or showed nothing",
+            path.display()
+        );
+        return Ok(EXIT_NO_ENVIRONMENT);
+    }
     Ok(if difference.is_none() { 0 } else { EXIT_DIFFERS })
 }
 
 fn merge(args: &MergeArgs) -> Result<u8> {
     let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
+    if args.reports.iter().any(|path| path.parent().is_some_and(|folder| folder == args.into)) {
+        bail!("{} is where a part's report is: name another folder with --into", args.into.display());
+    }
+    // An earlier report must not be taken for this one.
+    forget(&args.into).with_context(|| format!("removing the earlier report in {}", args.into.display()))?;
     finish(&shard::merge(reports)?, &args.into)
 }
 

@@ -63,8 +63,9 @@ fn the_action_gives_summary_report_and_the_run_s_exit_code() {
         "{}",
         runner.read("step-summary")
     );
-    let report = runner.path("catwalk-report");
-    assert_eq!(runner.read("output"), format!("report={}\n", report.display()));
+    let output = runner.read("output");
+    let report = PathBuf::from(output.trim().strip_prefix("report=").unwrap());
+    assert!(report.starts_with(runner.folder.path()), "{output}");
     assert!(report.join("report.json").is_file() && report.join("junit.xml").is_file());
 
     // The caller's own policy, named as the caller sees it; the lab shows nothing real, so it says no.
@@ -81,7 +82,26 @@ fn the_action_gives_summary_report_and_the_run_s_exit_code() {
         "{}",
         runner.read("step-summary")
     );
-    assert_eq!(runner.e2e("--no-such-flag").status.code(), Some(2));
+    // The same name in both repositories: the caller's counts, in either form, and Catwalk's where that is said.
+    std::fs::write(runner.path("release-gate.toml"), "nonsense").unwrap();
+    for (gate, expected) in [
+        ("--gate release-gate.toml", "the policy"),
+        ("--gate=release-gate.toml", "the policy"),
+        ("--gate catwalk:release-gate.toml", "requires nothing of stage lab"),
+        ("--gate missing.toml", "reading the policy"),
+    ] {
+        let ran = runner.e2e(&format!("--stage lab --calico v3.30.1 {gate}"));
+        assert_eq!(ran.status.code(), Some(2), "{gate}: {ran:?}");
+        assert!(String::from_utf8_lossy(&ran.stderr).contains(expected), "{gate}: {ran:?}");
+    }
+    // Whatever goes wrong with the flags, a run without its gate must not come of it, nor an earlier run's summary.
+    let before = runner.read("step-summary");
+    for flags in
+        ["", "  ", "--no-such-flag", "--stage lab \"--dns=strict --gate mine.toml", "--stage lab --report x"]
+    {
+        assert_eq!(runner.e2e(flags).status.code(), Some(2), "{flags}");
+    }
+    assert_eq!(runner.read("step-summary"), before);
 }
 
 #[test]

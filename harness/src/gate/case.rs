@@ -1,12 +1,14 @@
 //! A case's outcome, worked out again from what was seen.
 
 use super::Knowledge;
+use crate::audit::Audit;
 use crate::case::{self, Outcome};
 use crate::judge::{audit, judge};
 use crate::report::{CaseReport, EnvironmentReport};
 
-/// The outcome, or in which way the case contradicts itself, its environment, or the data.
+/// The outcome in a report of these runs, or in which way the case contradicts itself, its environment, or the data.
 pub(super) fn again(
+    runs: &str,
     case: &CaseReport,
     environment: Option<&EnvironmentReport>,
     knows: &Knowledge<'_>,
@@ -39,10 +41,20 @@ pub(super) fn again(
             outcome => Err(format!("{}, and nothing was found", outcome.as_str())),
         };
     };
+    if !runs.split('+').any(|run| finding.of == case::finding_of(run, &id)) {
+        return Err(format!("its finding is of {:?}", finding.of));
+    }
+    if let Some(Audit::Rendered { domain, .. }) = &finding.audit
+        && *domain != about.domain
+    {
+        return Err(format!("what was audited is of {domain}"));
+    }
     let judgement = match (&finding.sight, &finding.audit) {
         (Some(sight), None) => judge(sight),
         (None, Some(audit)) => audit::judge(audit),
-        _ if case.outcome == Outcome::Passed => return Err("passed, and nothing was seen".to_owned()),
+        _ if matches!(case.outcome, Outcome::Passed | Outcome::KnownIssue) => {
+            return Err(format!("{}, and nothing was seen", case.outcome.as_str()));
+        }
         _ => finding.judgement.clone(),
     };
     if judgement != finding.judgement {

@@ -85,7 +85,7 @@ impl Place {
             // What still changes may yet become anything.
             judgement.verdict = Verdict::TimedOut { last: why.to_string() };
         }
-        Ok(Finding { judgement, sight: None, audit: Some(audit) })
+        Ok(Finding { of: String::new(), judgement, sight: None, audit: Some(audit) })
     }
 
     /// One look.

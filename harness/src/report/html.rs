@@ -20,6 +20,8 @@ const LAYERS: [&str; 8] =
     ["name", "connection", "TLS", "certificate", "client certificate", "call", "Whisker", "flow"];
 /// Layers that our own dial sees; what comes after is Whisker's.
 const DIALLED: usize = 6;
+/// The layer that a complete handshake says nothing of.
+const CLIENT_CERTIFICATE: usize = 4;
 /// The most bytes of evidence in one page, and behind one case. What is more is in report.json.
 const EVIDENCE: usize = 1_500_000;
 const OF_CASE: usize = 12_000;
@@ -49,7 +51,7 @@ fn data(report: &Report) -> Value {
     let mut problems: Vec<String> = report
         .environments
         .iter()
-        .filter_map(|e| Some(format!("no environment {}: {}", e.id, e.problem.as_ref()?)))
+        .filter_map(|e| Some(format!("environment {}: {}", e.id, e.problem.as_ref()?)))
         .chain(report.problems.iter().chain(&report.left_behind).cloned())
         .collect();
     if unplaced > 0 {
@@ -144,6 +146,8 @@ fn walk(finding: &Finding) -> Option<String> {
     let dialled = broken < DIALLED || call.is_some_and(|call| call.code == "Ok");
     let state = |layer: usize| match layer.cmp(&broken) {
         std::cmp::Ordering::Less if layer < DIALLED && !dialled => 'u',
+        // That a call failed does not tell whether our certificate was taken: in TLS 1.3 the handshake does not either.
+        std::cmp::Ordering::Less if layer == CLIENT_CERTIFICATE && broken == layer + 1 => 'u',
         std::cmp::Ordering::Less => 'o',
         std::cmp::Ordering::Equal => 'b',
         std::cmp::Ordering::Greater => 'u',
@@ -246,6 +250,7 @@ mod tests {
     #[test]
     fn a_walk_claims_no_layer_that_nobody_came_through() {
         let finding = |verdict| Finding {
+            of: String::new(),
             judgement: crate::judge::Judgement { verdict, disagreement: None, further_defects: vec![] },
             sight: None,
             audit: None,
@@ -253,6 +258,7 @@ mod tests {
         let rows = [
             (Verdict::NameNotFound { name: "x".into() }, Some("buuuuuuu")),
             (Verdict::CertificateExpired { not_after: "x".into() }, Some("ooobuuuu")),
+            (Verdict::RpcFailed { code: "Unavailable".into() }, Some("ooooubuu")),
             (Verdict::WhiskerNotRunning { reason: "x".into() }, Some("uuuuuubu")),
             (Verdict::FlowMissing, Some("uuuuuuob")),
             (Verdict::TimedOut { last: "x".into() }, None),

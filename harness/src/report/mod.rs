@@ -166,6 +166,15 @@ impl Report {
         exits
     }
 
+    /// Whether it is of a run that was interrupted, had a problem, or came to no verdict somewhere.
+    pub fn is_incomplete(&self) -> bool {
+        let verdicts = self.cases.iter().filter(|case| case.finding.is_some()).count();
+        self.interrupted
+            || !self.problems.is_empty()
+            || verdicts == 0
+            || self.cases.iter().any(|case| case.outcome == Outcome::Errored)
+    }
+
     /// Puts environments into the order of releases, domains and profiles, and cases into that of their ids.
     pub fn sort(&mut self) {
         let order = |e: &EnvironmentReport| {

@@ -27,14 +27,14 @@ pub fn render(report: &Report) -> String {
     if let Some(word) = &report.gate {
         let said = if word.yes() { "yes" } else { "no" };
         let _ = writeln!(out, "### Gate: {said} for {}\n", text(&word.calico));
-        let _ = writeln!(out, "{} required cases shown for real.\n", word.shown);
+        let _ = writeln!(out, "{}.\n", word.counts());
         list(&mut out, word.accepted.iter().map(|accepted| format!("accepted: {accepted}")));
         list(&mut out, word.reasons.iter().map(|reason| reason.words.clone()));
     }
     let problems = report
         .environments
         .iter()
-        .filter_map(|e| Some(format!("no environment {}: {}", e.id, e.problem.as_ref()?)));
+        .filter_map(|e| Some(format!("environment {}: {}", e.id, e.problem.as_ref()?)));
     list(&mut out, problems.chain(report.problems.iter().chain(&report.left_behind).cloned()));
     environments(&mut out, report);
     told(&mut out, report);

@@ -31,7 +31,7 @@ pub fn render(report: &Report, columns: u16) -> String {
     let _ = writeln!(out, "{table}\n");
     for environment in &report.environments {
         if let Some(problem) = &environment.problem {
-            let _ = writeln!(out, "no environment {}: {problem}", environment.id);
+            let _ = writeln!(out, "environment {}: {problem}", environment.id);
         }
     }
     for case in &report.cases {
@@ -83,7 +83,7 @@ pub fn gate(out: &mut String, word: &Word) {
     }
     let _ = match (word.yes(), word.reasons.len()) {
         (true, _) => {
-            writeln!(out, "gate: yes for {}: {} required cases shown for real", word.calico, word.shown)
+            writeln!(out, "gate: yes for {}: {}", word.calico, word.counts())
         }
         (false, 1) => writeln!(out, "gate: no, for one reason"),
         (false, n) => writeln!(out, "gate: no, for {n} reasons, the weightiest first"),

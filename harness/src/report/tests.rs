@@ -50,7 +50,7 @@ pub(crate) fn of(outcome: Outcome) -> Report {
             outcome,
             reason: Some("because".into()),
             known_issues: vec![],
-            finding: Some(Finding { judgement, sight: None, audit: None }),
+            finding: Some(Finding { of: String::new(), judgement, sight: None, audit: None }),
             claims: None,
             took_ms: 50,
         }],

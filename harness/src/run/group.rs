@@ -74,20 +74,19 @@ impl One<'_> {
             (self.listener)(Event::Case { id: case.id.clone(), words });
             note(self.record, |report| report.cases.push(case));
         }
-        // An interruption is no reason to lose what was seen, but only so long.
+        // An interruption is no reason to lose what was seen, but only so long. What ran is known before: a slow log does
+        // not lose it.
+        teller.tell("gathering evidence", "");
+        let provenance = env.provenance().await;
         let gathering = async {
-            let provenance = env.provenance().await;
-            let missing = match &self.options.evidence {
+            match &self.options.evidence {
                 Some(folder) => evidence::collect(&*env, &folder.join(group.about.id())).await,
                 None => Vec::new(),
-            };
-            (provenance, missing)
+            }
         };
-        teller.tell("gathering evidence", "");
         let gathered = stopwatch.part("collect", false, tokio::time::timeout(GATHERING, gathering)).await;
-        let (provenance, not_gathered) = gathered.unwrap_or_else(|_| {
-            (Default::default(), vec![format!("not all within {} s", GATHERING.as_secs())])
-        });
+        let not_gathered =
+            gathered.unwrap_or_else(|_| vec![format!("not all within {} s", GATHERING.as_secs())]);
         let keep = match self.options.keep {
             Keep::Always => true,
             Keep::Failed => bad && !*stop.borrow(),
@@ -173,11 +172,12 @@ impl One<'_> {
         &self,
         scenario: &Scenario,
         env: &Arc<dyn Provisioned>,
-        finding: Finding,
+        mut finding: Finding,
         known_issues: Vec<case::Affecting>,
         took: Duration,
     ) -> CaseReport {
         let about = env.about();
+        finding.of = case::finding_of(&self.options.run, &case::id(scenario, about));
         let (outcome, reason) = outcome(&scenario.demands, &finding.judgement, &known_issues);
         let delivered = outcome == Outcome::Passed;
         let claims = if delivered { None } else { tokio::time::timeout(CLAIMS, env.claims()).await.ok() };

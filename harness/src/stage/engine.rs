@@ -18,6 +18,27 @@ use crate::stage::NoEnvironment;
 /// The label by which an image tells its run.
 pub(super) const RUN_LABEL: &str = "dev.catwalk.run";
 
+/// Whether a repository is that of a reference: Docker Hub's may be written short (distribution/reference).
+fn same_repository(repository: &str, reference: &str) -> bool {
+    fn long(name: &str) -> String {
+        let name = name.split('@').next().unwrap_or(name);
+        let (path, last) = name.rsplit_once('/').unwrap_or(("", name));
+        let last = last.split(':').next().unwrap_or(last);
+        match path {
+            "" | "docker.io" => format!("docker.io/library/{last}"),
+            path if path
+                .split('/')
+                .next()
+                .is_some_and(|first| first.contains(['.', ':']) || first == "localhost") =>
+            {
+                format!("{path}/{last}")
+            }
+            path => format!("docker.io/{path}/{last}"),
+        }
+    }
+    long(repository) == long(reference)
+}
+
 /// A connection to the engine.
 #[derive(Clone)]
 pub(super) struct Engine {
@@ -93,7 +114,11 @@ impl Engine {
         match self.docker.inspect_image(reference).await {
             Ok(image) => {
                 let id = image.id.unwrap_or_default();
-                let digest = image.repo_digests.into_iter().flatten().next();
+                // One that was pulled elsewhere and got this name here did not come from this name's registry.
+                let of = |digest: &String| {
+                    digest.split('@').next().is_some_and(|of| same_repository(of, reference))
+                };
+                let digest = image.repo_digests.into_iter().flatten().find(of);
                 Ok(Some(digest.unwrap_or_else(|| format!("{id} {BUILT_HERE}"))))
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),

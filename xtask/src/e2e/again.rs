@@ -41,6 +41,13 @@ pub(super) fn groups(
         }
         groups.push(Group { about: environment.about.clone(), scenarios });
     }
+    let bad = report.cases.iter().filter(|case| case.outcome.is_bad()).count();
+    let chosen: usize = groups.iter().map(|group: &Group| group.scenarios.len()).sum();
+    if chosen != bad {
+        bail!(
+            "{bad} cases of the report are bad, and of {chosen} scenario and environment are known: it is of another Catwalk"
+        );
+    }
     if groups.is_empty() {
         bail!("nothing to run again: no case of the report failed, passed unexpectedly or errored");
     }

@@ -155,6 +155,9 @@ fn image(text: &str) -> Result<(String, String), String> {
 
 /// A flag that the stage would not look at is a mistake, and better said than ignored.
 pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
+    if args.gate.is_some() && !args.image.is_empty() && args.name.is_none() {
+        bail!("with --image it is a candidate that the gate says yes or no to: give it a --name");
+    }
     if args.standin && !args.with.is_empty() {
         bail!("--with does nothing with --standin: no operator runs that would render more");
     }

@@ -74,7 +74,7 @@ async fn interruption() {
 }
 
 /// Removes an earlier run's report, and the evidence that it names; nothing else that may lie there.
-pub(super) fn forget(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn forget(folder: &Path) -> std::io::Result<()> {
     let Ok(text) = std::fs::read(folder.join("report.json")) else { return Ok(()) };
     let Ok(earlier) = serde_json::from_slice::<Report>(&text) else { return Ok(()) };
     for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {

@@ -33,7 +33,7 @@ use crate::this;
 pub(crate) use args::Args;
 use args::{CniName, KeepName, ListOutput, StageName};
 pub(crate) use candidate::apply_to;
-pub(crate) use ending::finish;
+pub(crate) use ending::{finish, forget};
 
 pub(crate) async fn run(mut args: Args) -> Result<u8> {
     // It goes when this ends.
@@ -103,7 +103,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     }
     // Evidence of an earlier run must not lie beside this one's report.
     std::fs::create_dir_all(&args.report)
-        .and_then(|()| ending::forget(&args.report))
+        .and_then(|()| forget(&args.report))
         .and_then(|()| ending::is_writable(&args.report))
         .with_context(|| {
             format!(
@@ -193,7 +193,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
             .push(format!("the run ended in a panic: {panic}. `cargo xtask clean` removes what it left"));
     }
     if let Some(policy) = policy {
-        report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues));
+        report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues)?);
     }
     finish(&report, &args.report)
 }

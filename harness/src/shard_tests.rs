@@ -1,3 +1,5 @@
+//! Parts of a run: split, and merged again.
+
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
 
 use super::*;

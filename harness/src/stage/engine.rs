@@ -257,6 +257,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_digest_is_of_the_repository_that_was_asked_for() {
+        let rows = [
+            ("calico/goldmane", "docker.io/calico/goldmane:v3.30.1", true),
+            ("docker.io/calico/goldmane", "calico/goldmane:v3.30.1", true),
+            ("quay.io/tigera/operator", "quay.io/tigera/operator@sha256:0f", true),
+            ("localhost:5000/calico/goldmane", "localhost:5000/calico/goldmane:x", true),
+            ("busybox", "docker.io/library/busybox:1", true),
+            // Pulled under another name, and tagged with this one here.
+            ("quay.io/mine/goldmane", "calico/goldmane:v3.30.1", false),
+            ("calico/goldmane", "quay.io/calico/goldmane:v3.30.1", false),
+            ("calico/goldmane-mine", "calico/goldmane:v3.30.1", false),
+        ];
+        for (repository, reference, expected) in rows {
+            assert_eq!(same_repository(repository, reference), expected, "{repository} {reference}");
+        }
+    }
+
+    #[test]
     fn a_registry_s_refusal_comes_with_what_to_do() {
         for (error, fix) in [
             ("toomanyrequests: You have reached your pull rate limit", "(429)"),

@@ -161,6 +161,9 @@ pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
     if args.standin && !args.with.is_empty() {
         bail!("--with does nothing with --standin: no operator runs that would render more");
     }
+    if args.costs.is_some() && args.shard.is_none() && args.output == ListOutput::Text {
+        bail!("--costs balances parts: it goes with --shard or --output github");
+    }
     let (kind, nodeless) = (args.stage == StageName::Kind, args.stage == StageName::Nodeless);
     let flags = [
         ("--manifests", args.manifests.is_some(), kind || nodeless),

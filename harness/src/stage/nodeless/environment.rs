@@ -12,9 +12,9 @@ use catwalk_fixtures::pki::{Leaf, LeafRequest};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::Pool;
 use super::kubelet::Started;
 use super::live::Live;
+use super::pool::Pool;
 use super::relay::Relay;
 use crate::environment::{
     About, Capability, Claims, Environment, LookError, Pace, Reached, Stream, WhiskerDoor, WhiskerSide,

@@ -1,5 +1,7 @@
 //! What runs of one domain: its operator, its Goldmane and its Whisker.
 
+mod dns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +23,6 @@ use super::pod::Pod;
 use super::spec;
 use super::statuses;
 use crate::environment::{About, LookError, Reached};
-use crate::probe::dns;
 use crate::progress::Teller;
 use crate::sight::DnsAnswer;
 use crate::stage::calico::Calico;
@@ -343,55 +344,6 @@ impl Live {
         self.refresh_dns().await
     }
 
-    /// Lets the DNS serve the Services that there are now, and waits until it does.
-    pub(super) async fn refresh_dns(&mut self) -> Result<(), NoEnvironment> {
-        let services = self.services().await.map_err(super::no)?;
-        let about = &self.domain.about;
-        let zone = json!({"domain": about.domain, "profile": about.dns, "services": services});
-        let zone = serde_json::to_vec(&zone)
-            .map_err(|e| NoEnvironment::because(format!("writing the DNS' zone: {e}")))?;
-        if zone == self.zone {
-            return Ok(());
-        }
-        self.plane.serve(&zone).await?;
-        for (service, address) in services {
-            let name = format!("{service}.svc.{}.", about.domain.as_str().trim_end_matches('.'));
-            self.dns_answers(&name, address).await?;
-        }
-        self.zone = zone;
-        Ok(())
-    }
-
-    async fn dns_answers(&self, name: &str, expected: IpAddr) -> Result<(), NoEnvironment> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        wait_for("the DNS profile", deadline, Duration::from_millis(50), &|_, _| {}, || async {
-            match self.plane.relay.connect((self.plane.address, 53).into()).await {
-                Ok(Reached::Open(mut stream)) => match dns::ask(&mut stream, name).await {
-                    DnsAnswer::Addresses(addresses) if addresses.first() == Some(&expected) => {
-                        Probe::Done(())
-                    }
-                    answer => Probe::NotYet(format!("{name} {answer:?}")),
-                },
-                Ok(_) => Probe::NotYet("it does not listen yet".to_owned()),
-                Err(e) => Probe::NotYet(e.to_string()),
-            }
-        })
-        .await
-        .map_err(|e| NoEnvironment::because(e.to_string()))
-    }
-
-    /// Addresses of the Services that exist: those of pods that run at the pods' own, and a headless one, of whose
-    /// pods it is said that they run, at nobody's (RFC 5737).
-    async fn services(&self) -> Result<BTreeMap<String, IpAddr>, LookError> {
-        let services = Calico::new(self.plane.client.clone()).services().await?;
-        let of = |(name, address): (String, Option<IpAddr>)| (name, address.unwrap_or(NOBODY));
-        let mut services: BTreeMap<String, IpAddr> = services.into_iter().map(of).collect();
-        for (name, started) in self.pods() {
-            services.entry(format!("{name}.{CALICO_NAMESPACE}")).and_modify(|at| *at = started.pod.address);
-        }
-        Ok(services)
-    }
-
     /// Waits until Goldmane and Whisker listen, or crash: the cases find out why.
     pub(super) async fn listens(&self, watch: Watch<'_>) -> Result<(), NoEnvironment> {
         let tell = watch.teller.as_tell();
@@ -479,15 +431,4 @@ fn endpoints(namespace: &str, service: &Service, address: IpAddr) -> Value {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true, "serving": true}}],
         "ports": ports,
     })
-}
-
-/// The custom resources of a release; calico-apiserver's only where it runs: without it the operator waits for its
-/// API.
-pub(super) fn custom_resources(resources: &[Value], patch: &Value, api_server: bool) -> Vec<Value> {
-    let runs = |resource: &&Value| api_server || resource["kind"] != json!("APIServer");
-    let mut resources: Vec<Value> = resources.iter().filter(runs).cloned().collect();
-    for resource in resources.iter_mut().filter(|resource| resource["kind"] == json!("Installation")) {
-        crate::stage::config::merge(resource, patch);
-    }
-    resources
 }

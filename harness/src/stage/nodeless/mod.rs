@@ -1,12 +1,14 @@
 //! nodeless: the real operator, Goldmane and Whisker on a control plane without nodes. What breaks under a cluster
 //! domain is decided by these three programs, and none of them needs a node; so a domain costs seconds.
 
+mod asked;
 mod environment;
 mod images;
 mod kubelet;
 mod live;
 mod plane;
 mod pod;
+mod pool;
 mod relay;
 mod reset;
 mod spec;
@@ -19,9 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use catwalk_fixtures::pki::Authority;
-use catwalk_fixtures::standin::operator;
-use catwalk_fixtures::{OPERATOR_SIGNER, Release};
+use catwalk_fixtures::Release;
 pub use images::Substitutes;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ use environment::NodelessEnvironment;
 use images::ImageSource;
 use live::{Domain, Live, Watch};
 use plane::Plane;
+use pool::{Pool, end_plane};
 
 /// The API server's image without its version.
 const API_SERVER: &str = "registry.k8s.io/kube-apiserver";
@@ -106,59 +107,6 @@ struct Shared {
     /// By Calico version; none with stand-ins.
     manifests: BTreeMap<String, OnceCell<Manifests>>,
     files: BTreeMap<String, manifests::Files>,
-}
-
-/// The control planes of a run that serve no domain now.
-pub(super) struct Pool {
-    ledger: Ledger,
-    idle: tokio::sync::Mutex<Vec<Plane>>,
-    started: AtomicUsize,
-}
-
-impl Pool {
-    /// One of that release; one of another is ended for it, so that they do not become more.
-    async fn take(&self, calico: &str) -> Result<Option<Plane>, NoEnvironment> {
-        let mut idle = self.idle.lock().await;
-        if let Some(at) = idle.iter().position(|plane| plane.calico == calico) {
-            return Ok(Some(idle.swap_remove(at)));
-        }
-        let other = idle.pop();
-        drop(idle);
-        if let Some(other) = other {
-            end_plane(&self.ledger, other).await?;
-        }
-        Ok(None)
-    }
-
-    async fn give_back(&self, plane: Plane) {
-        self.idle.lock().await.push(plane);
-    }
-
-    /// Leaves a domain's programs standing on purpose; how to use them.
-    async fn keep(&self, live: Live) -> String {
-        let plane = live.keep();
-        let (name, network, own) = (plane.name.clone(), plane.network.clone(), plane.images.own.clone());
-        plane.keep();
-        let kept = self.ledger.keep(Owned::Plane, &name);
-        // Others of this run may be kept too.
-        let _ = self.ledger.keep(Owned::Network, &network);
-        let _ = self.ledger.keep(Owned::Image, &own);
-        match kept {
-            Ok(()) => format!(
-                "kept: the containers of control plane {name}. `docker ps --filter label=dev.catwalk.plane={name}` \
-                 lists them; `cargo xtask clean --kept` removes them"
-            ),
-            Err(e) => format!("control plane {name} cannot be kept: writing the ledger: {e}"),
-        }
-    }
-}
-
-async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
-    let name = plane.name.clone();
-    // By its owner's name rather than by what is known of it: what was half made is known to nobody.
-    plane.keep();
-    Engine::connect().await?.remove_plane(&name).await?;
-    ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }
 
 fn no(error: LookError) -> NoEnvironment {
@@ -255,35 +203,6 @@ impl Nodeless {
         };
         stopwatch.part("apply CRDs", false, applying).await?;
         Ok(plane)
-    }
-
-    /// What the operator is asked for, or what its stand-in renders; first what can be had at once, then what needs
-    /// calico-system.
-    ///
-    /// The operator makes new keys for Goldmane and for Whisker at each attempt, and fails at each until its other half
-    /// has made their namespace: asked for everything at once, it spends most of its time on that.
-    fn objects(
-        &self,
-        about: &About,
-        plane: &Plane,
-        manifests: Option<&Manifests>,
-    ) -> Result<[Vec<Value>; 2], NoEnvironment> {
-        if self.options.standin {
-            let authority = Authority::generate(OPERATOR_SIGNER)
-                .map_err(|e| NoEnvironment::because(format!("making an authority: {e}")))?;
-            let rendered =
-                operator::render(self.release(&about.calico)?, &about.domain, &authority, &plane.images.own)
-                    .map_err(|e| NoEnvironment::because(format!("rendering the stand-in's objects: {e}")))?;
-            return Ok([rendered, Vec::new()]);
-        }
-        let resources = manifests.map(|m| m.custom_resources.as_slice()).unwrap_or_default();
-        let patch = self.options.configs.installation(&about.domain, about.dns);
-        let extras = self.options.configs.extras(&about.with)?;
-        let resources = live::custom_resources(resources, &patch, extras::need_api_server(&extras));
-        let (first, mut then): (Vec<Value>, Vec<Value>) =
-            resources.into_iter().partition(|resource| resource["kind"] == json!("Installation"));
-        then.extend(extras::with_key_pairs(extras)?);
-        Ok([first, then])
     }
 
     /// Everything from a cleared control plane to a Goldmane that listens.

@@ -1,3 +1,5 @@
+//! What a kubelet would make of specifications, recorded and made up.
+
 use std::net::Ipv4Addr;
 
 use serde_json::json;

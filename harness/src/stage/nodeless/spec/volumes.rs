@@ -85,6 +85,19 @@ impl Planner<'_> {
         Ok(Vec::new())
     }
 
+    fn absent(
+        &self,
+        kind: &str,
+        name: &str,
+        optional: Option<bool>,
+    ) -> Result<Vec<VolumeFile>, NoEnvironment> {
+        if optional == Some(true) {
+            Ok(Vec::new())
+        } else {
+            Err(self.bad(format!("there is no {kind} {name}")))
+        }
+    }
+
     fn of_config_map(
         &self,
         name: &str,
@@ -93,11 +106,7 @@ impl Planner<'_> {
         optional: Option<bool>,
     ) -> Result<Vec<VolumeFile>, NoEnvironment> {
         let Some(map) = self.sources.config_maps.get(name) else {
-            return if optional == Some(true) {
-                Ok(Vec::new())
-            } else {
-                Err(self.bad(format!("there is no ConfigMap {name}")))
-            };
+            return self.absent("ConfigMap", name, optional);
         };
         let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.as_bytes().to_vec()));
         let binary = map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
@@ -112,11 +121,7 @@ impl Planner<'_> {
         optional: Option<bool>,
     ) -> Result<Vec<VolumeFile>, NoEnvironment> {
         let Some(secret) = self.sources.secrets.get(name) else {
-            return if optional == Some(true) {
-                Ok(Vec::new())
-            } else {
-                Err(self.bad(format!("there is no Secret {name}")))
-            };
+            return self.absent("Secret", name, optional);
         };
         let keys = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
         self.of_keys(keys.collect(), items, mode, optional)

@@ -126,6 +126,15 @@ fn no_edited_report_passes() {
             "is modelled: no Calico program ran",
         ),
         (
+            "modelled, and so nothing is shown for real",
+            |r| {
+                r["modelled"] = json!(true);
+                r["environments"][0]["about"]["modelled"] = json!(true);
+            },
+            "delivery/flow-is-delivered under corp.internal (strict) was not shown for real on nodeless or kind: passed \
+             on nodeless",
+        ),
+        (
             "modelled passed off as real",
             |r| r["environments"][0]["about"]["modelled"] = json!(true),
             "is of nodeless, modelled, its report of nodeless",

@@ -20,6 +20,7 @@ fn about(calico: &str, with: &[&str]) -> About {
         stage: "lab".into(),
         modelled: true,
         host_search: vec![],
+        repetition: None,
         with: with.iter().map(|extra| (*extra).to_owned()).collect(),
     }
 }

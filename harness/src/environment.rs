@@ -49,12 +49,30 @@ pub struct About {
     /// What is set up beside Calico as released, sorted: files of `kind-configs/with`.
     #[serde(default)]
     pub with: Vec<String>,
+    /// Which repetition it is, where the run has several of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition: Option<Repetition>,
+}
+
+/// One of several environments that are alike, to see whether what they show is too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Repetition {
+    /// Which, from 1 on.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
 }
 
 impl About {
-    /// `v3.30.1-corp.internal-strict`, `v3.30.1-corp.internal-strict+gatewayapi`: the environment's part of a case's
-    /// id, and its folder's name.
+    /// `v3.30.1-corp.internal-strict`, `v3.30.1-corp.internal-strict+gatewayapi`, of a second repetition
+    /// `v3.30.1-corp.internal-strict~2`: the environment's part of a case's id, and its folder's name.
     pub fn id(&self) -> String {
+        let id = self.id_of_all();
+        self.repetition.map_or(id.clone(), |repetition| format!("{id}~{}", repetition.index))
+    }
+
+    /// The same without the repetition.
+    pub fn id_of_all(&self) -> String {
         let mut id = format!("{}-{}-{}", self.calico, self.domain, self.dns);
         for extra in &self.with {
             id.push('+');

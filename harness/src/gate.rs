@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use time::Date;
 
 use crate::case::{KnownIssues, Outcome};
-use crate::environment::About;
+use crate::environment::{About, Repetition};
 use crate::report::{BUILT_HERE, CaseReport, EnvironmentReport, Report, SCHEMA};
 use crate::scenario::Scenario;
 
@@ -112,6 +112,7 @@ pub fn hold(policy: &Policy, reports: &[Report], knows: &Knowledge<'_>) -> Word 
     for report in reports {
         gate.report(report);
     }
+    gate.repetitions(reports);
     let versions: BTreeSet<&str> = environments(reports).map(|e| e.about.calico.as_str()).collect();
     let calico = Vec::from_iter(versions).join(", ");
     if calico.contains(", ") {
@@ -185,6 +186,25 @@ impl<'g> Gate<'g> {
         }
         for case in &report.cases {
             self.case(report, case);
+        }
+        for flaky in report.flaky() {
+            self.no(Weight::Differs, format!("{flaky} (on {})", report.stage));
+        }
+    }
+
+    /// Whether of what was repeated every repetition is there: the one that is not may have been the one that failed.
+    fn repetitions(&mut self, reports: &[Report]) {
+        let mut there: BTreeMap<(&str, String, usize), BTreeSet<usize>> = BTreeMap::new();
+        for EnvironmentReport { about, .. } in environments(reports) {
+            let Some(Repetition { index, of }) = about.repetition else { continue };
+            there.entry((&about.stage, about.id_of_all(), of)).or_default().insert(index);
+        }
+        for ((stage, id, of), there) in there {
+            if let Some(missing) = (1..=of).find(|index| !there.contains(index)) {
+                let words =
+                    format!("repetition {missing} of {of} of environment {id} on {stage} is not there");
+                self.no(Weight::NotShown, words);
+            }
         }
     }
 
@@ -325,13 +345,15 @@ impl<'g> Gate<'g> {
             for scenario in self.knows.scenarios.iter().filter(named) {
                 for (domain, dns) in require.places() {
                     let ids = ids(scenario, require, domain, dns, reports);
-                    let ends = |end: Outcome| {
-                        ids.iter()
-                            .any(|(stage, id)| self.shown.get(&(*stage, id.as_str())) == Some(&Some(end)))
+                    // Of a stage, every repetition counts.
+                    let ends = |good: &[Outcome]| {
+                        let is_good = |id: &String, on| matches!(self.shown.get(&(on, id.as_str())), Some(Some(end)) if good.contains(end));
+                        ids.chunk_by(|a, b| a.0 == b.0)
+                            .any(|of| of.iter().all(|(stage, id)| is_good(id, *stage)))
                     };
-                    if ends(Outcome::Passed) {
+                    if ends(&[Outcome::Passed]) {
                         passed += 1;
-                    } else if ends(Outcome::KnownIssue) {
+                    } else if ends(&[Outcome::Passed, Outcome::KnownIssue]) {
                         excused += 1;
                     } else if !ids.iter().any(|(stage, id)| self.named.contains(&(*stage, id))) {
                         let how = how_ended(reports, &ids);
@@ -344,7 +366,7 @@ impl<'g> Gate<'g> {
     }
 }
 
-/// The cases by which a requirement may be met: on which stage, and the id.
+/// The cases by which a requirement may be met: on which stage, and the id; sorted.
 fn ids<'r>(
     scenario: &Scenario,
     require: &Requirement,
@@ -359,7 +381,10 @@ fn ids<'r>(
             && about.host_search.is_empty()
     };
     let there = environments(reports).map(|e| &e.about).filter(is_there);
-    there.map(|about| (about.stage.as_str(), crate::case::id(scenario, about))).collect()
+    let mut ids: Vec<_> =
+        there.map(|about| (about.stage.as_str(), crate::case::id(scenario, about))).collect();
+    ids.sort();
+    ids
 }
 
 /// How cases that show not enough ended.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use group::One;
 
 use crate::case::{self, KnownIssues, Outcome};
-use crate::environment::About;
+use crate::environment::{About, Repetition};
 use crate::progress::{Event, Listener, Teller};
 use crate::report::{CaseReport, EnvironmentReport, Report};
 use crate::scenario::Scenario;
@@ -37,6 +37,17 @@ pub struct Group {
     pub about: About,
     /// The scenarios.
     pub scenarios: Vec<Scenario>,
+}
+
+/// So many of each group, to see whether what one shows the others show too: the first of every group, then the second.
+pub fn repeated(groups: &[Group], times: usize) -> Vec<Group> {
+    let of = |index| {
+        groups.iter().cloned().map(move |mut group| {
+            group.about.repetition = Some(Repetition { index, of: times });
+            group
+        })
+    };
+    (1..=times).flat_map(of).collect()
 }
 
 /// How to run.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::case;
+use crate::environment::About;
 use crate::report::Report;
 use crate::run::Group;
 
@@ -75,13 +76,15 @@ fn fingerprint(ids: &BTreeSet<String>) -> (usize, String) {
 /// `costs` are milliseconds by environment, of an earlier run; one that is not in it costs as much as the mean. The
 /// dearest is given first, each to the part that has least; those of equal cost go by the hash of their id.
 pub fn split(groups: Vec<Group>, of: usize, costs: &BTreeMap<String, u64>) -> Vec<Vec<Group>> {
-    let known: Vec<u64> = groups.iter().filter_map(|group| costs.get(&group.about.id()).copied()).collect();
+    // A repetition costs what the first of them did.
+    let cost = |about: &About| costs.get(&about.id()).or_else(|| costs.get(&about.id_of_all())).copied();
+    let known: Vec<u64> = groups.iter().filter_map(|group| cost(&group.about)).collect();
     let mean = known.iter().sum::<u64>().checked_div(known.len() as u64).unwrap_or(0).max(1);
     let mut dearest: Vec<(u64, Vec<u8>, Group)> = groups
         .into_iter()
         .map(|group| {
-            let id = group.about.id();
-            (costs.get(&id).copied().unwrap_or(mean).max(1), Sha256::digest(&id).to_vec(), group)
+            let hash = Sha256::digest(group.about.id()).to_vec();
+            (cost(&group.about).unwrap_or(mean).max(1), hash, group)
         })
         .collect();
     dearest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

@@ -14,6 +14,7 @@ fn about(domain: &str) -> About {
         stage: "kind".into(),
         modelled: false,
         host_search: vec![],
+        repetition: None,
         with: vec![],
     }
 }

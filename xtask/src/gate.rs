@@ -62,16 +62,7 @@ pub(crate) fn groups(
             with: select::extras(&require.with, configs)?,
             ..selection.clone()
         })?;
-        for group in more {
-            match groups.iter_mut().find(|known| known.about.id() == group.about.id()) {
-                None => groups.push(group),
-                Some(known) => {
-                    let is_wanted =
-                        |id| [&*known, &group].iter().any(|g| g.scenarios.iter().any(|s| s.id == id));
-                    known.scenarios = every_scenario().into_iter().filter(|s| is_wanted(s.id)).collect();
-                }
-            }
-        }
+        more.into_iter().for_each(|group| select::add(&mut groups, group));
     }
     if groups.is_empty() {
         bail!("the policy requires nothing of stage {stage}; name what to run, or another --stage");

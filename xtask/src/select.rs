@@ -44,6 +44,7 @@ pub(crate) fn groups(
                 stage: stage.to_owned(),
                 modelled,
                 host_search: selection.host_search.clone(),
+                repetition: None,
                 with: selection.with.clone(),
             };
             groups.push(Group { about, scenarios: scenarios.clone() });
@@ -55,6 +56,17 @@ pub(crate) fn groups(
         );
     }
     Ok(groups)
+}
+
+/// Adds a group, or its scenarios where the environment is there already.
+pub(crate) fn add(groups: &mut Vec<Group>, group: Group) {
+    match groups.iter_mut().find(|known| known.about.id() == group.about.id()) {
+        None => groups.push(group),
+        Some(known) => {
+            let is_wanted = |id| [&*known, &group].iter().any(|g| g.scenarios.iter().any(|s| s.id == id));
+            known.scenarios = every_scenario().into_iter().filter(|s| is_wanted(s.id)).collect();
+        }
+    }
 }
 
 /// What is set up beside Calico as released, if it can be, sorted and each once.

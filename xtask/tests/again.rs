@@ -61,3 +61,45 @@ fn only_what_was_bad_runs_again() {
     );
     assert_eq!(again(&["--stage", "lab", "--domain", "corp.internal"]).status.code(), Some(2));
 }
+
+/// Each repetition is a result of its own, with an id of its own.
+#[test]
+fn every_environment_runs_as_often_as_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().to_str().unwrap();
+    let lab = [
+        "--stage",
+        "lab",
+        "--calico",
+        "v3.30.0",
+        "--domain",
+        "corp.internal",
+        "--scenario",
+        "flow-is-delivered",
+    ];
+    let ran = e2e(&[&lab[..], &["--repeat", "3", "--report", report]].concat());
+    assert!(ran.status.success(), "{ran:?}");
+    let read = read(folder.path());
+    let ids: Vec<&Value> = read["cases"].as_array().unwrap().iter().map(|case| &case["id"]).collect();
+    let id = |n: usize| json!(format!("delivery/flow-is-delivered@v3.30.0-corp.internal-strict~{n}"));
+    assert_eq!(ids, [&id(1), &id(2), &id(3)]);
+    assert_eq!(read["environments"][1]["about"]["repetition"], json!({"index": 2, "of": 3}));
+    let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(!printed.contains("flaky") && printed.contains("3 known issue"), "{printed}");
+    assert_eq!(e2e(&[&lab[..], &["--repeat", "0"]].concat()).status.code(), Some(2));
+
+    // What was bad in several repetitions runs again once.
+    let mut edited = read.clone();
+    for case in edited["cases"].as_array_mut().unwrap() {
+        if case["environment"] != "v3.30.0-corp.internal-strict~2" {
+            case["outcome"] = json!("failed");
+        }
+    }
+    let path = folder.path().join("edited.json");
+    std::fs::write(&path, serde_json::to_vec(&edited).unwrap()).unwrap();
+    let listed = e2e(&["--stage", "lab", "--list", "--rerun-failed", path.to_str().unwrap()]);
+    assert_eq!(
+        String::from_utf8_lossy(&listed.stdout),
+        "delivery/flow-is-delivered@v3.30.0-corp.internal-strict\n"
+    );
+}

@@ -33,6 +33,7 @@ fn main() -> anyhow::Result<()> {
                 stage: "lab".to_owned(),
                 modelled: true,
                 host_search: Vec::new(),
+                repetition: None,
                 with: Vec::new(),
             };
             for scenario in catwalk_delivery::ALL.into_iter().chain(catwalk_audit::ALL) {

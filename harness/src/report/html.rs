@@ -53,6 +53,7 @@ fn data(report: &Report) -> Value {
         .iter()
         .filter_map(|e| Some(format!("environment {}: {}", e.id, e.problem.as_ref()?)))
         .chain(report.problems.iter().chain(&report.left_behind).cloned())
+        .chain(report.flaky().iter().map(ToString::to_string))
         .collect();
     if unplaced > 0 {
         problems.push(format!("{unplaced} cases are of no environment of the report, and not shown"));
@@ -70,8 +71,9 @@ fn data(report: &Report) -> Value {
 fn environment(of: &EnvironmentReport) -> Value {
     let about = &of.about;
     let extras = about.with.iter().cloned();
-    let with: Vec<String> =
-        extras.chain(about.host_search.iter().map(|domain| format!("search {domain}"))).collect();
+    let search = about.host_search.iter().map(|domain| format!("search {domain}"));
+    let repetition = about.repetition.map(|which| format!("repetition {} of {}", which.index, which.of));
+    let with: Vec<String> = extras.chain(search).chain(repetition).collect();
     let timings: Vec<Value> =
         of.timings.iter().map(|span| json!([span.part, span.start_ms, span.end_ms])).collect();
     json!({

@@ -1,6 +1,7 @@
 //! The report: one model, and its renderings.
 
 pub mod diff;
+pub mod flaky;
 pub mod html;
 pub mod junit;
 pub mod summary;
@@ -146,7 +147,7 @@ impl Report {
     pub fn exits(&self) -> Vec<u8> {
         let any = |outcomes: &[Outcome]| self.cases.iter().any(|case| outcomes.contains(&case.outcome));
         let shown = any(&[Outcome::Passed, Outcome::KnownIssue]);
-        let differs = any(&[Outcome::Failed, Outcome::UnexpectedPass]);
+        let differs = any(&[Outcome::Failed, Outcome::UnexpectedPass]) || !self.flaky().is_empty();
         let rows = [
             (self.interrupted, EXIT_INTERRUPTED),
             (differs, EXIT_DIFFERS),

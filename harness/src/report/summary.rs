@@ -36,6 +36,7 @@ pub fn render(report: &Report) -> String {
         .iter()
         .filter_map(|e| Some(format!("environment {}: {}", e.id, e.problem.as_ref()?)));
     list(&mut out, problems.chain(report.problems.iter().chain(&report.left_behind).cloned()));
+    list(&mut out, report.flaky().iter().map(ToString::to_string));
     environments(&mut out, report);
     told(&mut out, report);
     list(&mut out, reasons(report).into_iter().map(|(reason, n)| format!("{reason} ({n} cases)")));
@@ -68,6 +69,7 @@ pub fn annotations(report: &Report) -> String {
                     &format!("{}: {reason}", verdict(case)),
                 );
             }
+            report.flaky().iter().for_each(|flaky| say("flaky", &flaky.to_string()));
             report.problems.iter().chain(&report.left_behind).for_each(|problem| say("problem", problem));
         }
     }
@@ -92,7 +94,8 @@ fn environments(out: &mut String, report: &Report) {
             .flatten()
             .map(|(outcome, n)| format!("{} {n} {}", mark(*outcome), outcome.as_str()))
             .collect();
-        let with: String = about.with.iter().map(|extra| format!(" + {extra}")).collect();
+        let mut with: String = about.with.iter().map(|extra| format!(" + {extra}")).collect();
+        with.extend(about.repetition.map(|which| format!(", repetition {} of {}", which.index, which.of)));
         let _ = writeln!(
             out,
             "| {}{} | {} | {} | {} | {:.1} |",

@@ -48,6 +48,9 @@ pub fn render(report: &Report, columns: u16) -> String {
             _ => {}
         }
     }
+    for flaky in report.flaky() {
+        let _ = writeln!(out, "{flaky}");
+    }
     for (reason, ids) in reasons(report) {
         let _ = writeln!(out, "{reason} ({} cases)", ids);
     }

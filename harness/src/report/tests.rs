@@ -3,6 +3,7 @@
 use catwalk_fixtures::{ClusterDomain, DnsProfile};
 
 use super::*;
+use crate::environment::Repetition;
 use crate::judge::Judgement;
 use crate::verdict::Verdict;
 
@@ -15,6 +16,7 @@ pub(crate) fn of(outcome: Outcome) -> Report {
         stage: "lab".into(),
         modelled: true,
         host_search: Vec::new(),
+        repetition: None,
         with: vec![],
     };
     let verdict = match outcome {
@@ -84,6 +86,62 @@ fn exit_codes() {
     let mut none = of(Outcome::Passed);
     none.cases.clear();
     assert_eq!(none.exits(), [3], "no case is no success");
+}
+
+/// The same case in so many repetitions, ended so.
+fn repeated(outcomes: &[Outcome]) -> Report {
+    let mut report = of(Outcome::Passed);
+    report.environments.clear();
+    report.cases.clear();
+    for (index, outcome) in outcomes.iter().enumerate() {
+        let mut one = of(*outcome);
+        let environment = &mut one.environments[0];
+        environment.about.repetition = Some(Repetition { index: index + 1, of: outcomes.len() });
+        environment.id = environment.about.id();
+        one.cases[0].environment = environment.id.clone();
+        one.cases[0].id = format!("delivery/flow-is-delivered@{}", environment.id);
+        report.environments.extend(one.environments);
+        report.cases.extend(one.cases);
+    }
+    report
+}
+
+#[test]
+fn a_case_whose_repetitions_end_differently_is_flaky_and_named() {
+    use Outcome::{Errored, Failed, KnownIssue, Passed, Skipped};
+    let rows: &[(&[Outcome], &str, &[u8])] = &[
+        (&[Passed, Passed, Passed], "", &[]),
+        (&[Failed, Failed], "", &[1]),
+        (&[KnownIssue], "", &[]),
+        (
+            &[Passed, Failed, Passed],
+            "passed (Delivered) in repetition 1, 3; failed (NameNotFound) in repetition 2",
+            &[1],
+        ),
+        (
+            &[Skipped, Passed],
+            "passed (Delivered) in repetition 2; skipped (NameNotFound) in repetition 1",
+            &[1],
+        ),
+        // It came to no verdict, which is another thing.
+        (&[Passed, Errored], "", &[3]),
+    ];
+    for (outcomes, ends, exits) in rows {
+        let report = repeated(outcomes);
+        let flaky: Vec<String> = report.flaky().iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = (!ends.is_empty())
+            .then(|| format!("delivery/flow-is-delivered@v3.30.1-corp.internal-strict is flaky: {ends}"))
+            .into_iter()
+            .collect();
+        assert_eq!(flaky, expected, "{outcomes:?}");
+        assert_eq!(report.exits(), *exits, "{outcomes:?}");
+        for line in expected {
+            assert!(terminal::render(&report, 200).contains(&line));
+            assert!(summary::render(&report).contains("is flaky"));
+            assert!(html::render(&report).unwrap().contains(&line));
+            assert!(summary::annotations(&report).contains("title=flaky::"));
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ async fn find(calico: &str, plant: Plant, scenario: &Scenario) -> Finding {
         stage: "lab".to_owned(),
         modelled: true,
         host_search: vec![],
+        repetition: None,
         with: vec![],
     };
     let lab = Lab::new(Release::table().unwrap()).with(plant);

@@ -35,6 +35,7 @@ fn about(calico: &str, domain: &str, dns: DnsProfile) -> About {
         stage: "lab".to_owned(),
         modelled: true,
         host_search: Vec::new(),
+        repetition: None,
         with: vec![],
     }
 }

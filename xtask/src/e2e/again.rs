@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail};
 use catwalk_fixtures::Release;
+use catwalk_harness::environment::About;
 use catwalk_harness::report::Report;
 use catwalk_harness::run::Group;
 
-use crate::select::every_scenario;
+use crate::select::{self, every_scenario};
 
 /// What to run again.
 pub(super) fn groups(
@@ -23,6 +24,7 @@ pub(super) fn groups(
         );
     }
     let mut groups = Vec::new();
+    let mut chosen = 0;
     for environment in &report.environments {
         let bad = |id: &str| {
             report.cases.iter().any(|case| {
@@ -39,10 +41,12 @@ pub(super) fn groups(
                 "the table does not know {calico}: if it is a candidate, give its --name and --manifests again"
             );
         }
-        groups.push(Group { about: environment.about.clone(), scenarios });
+        // Of several repetitions that were bad, one runs again.
+        let about = About { repetition: None, ..environment.about.clone() };
+        chosen += scenarios.len();
+        select::add(&mut groups, Group { about, scenarios });
     }
     let bad = report.cases.iter().filter(|case| case.outcome.is_bad()).count();
-    let chosen: usize = groups.iter().map(|group: &Group| group.scenarios.len()).sum();
     if chosen != bad {
         bail!(
             "{bad} cases of the report are bad, and of {chosen} scenario and environment are known: it is of another Catwalk"

@@ -71,6 +71,9 @@ pub(crate) struct Args {
     /// Runs the cases of a report again that failed, passed unexpectedly or errored, and no other
     #[arg(long, value_name = "REPORT", conflicts_with_all = ["domain", "calico", "dns", "scenario", "with", "search", "gate", "shard"])]
     pub(super) rerun_failed: Option<PathBuf>,
+    /// Runs every environment so many times; a case that does not end alike in all of them is flaky, and that is exit 1
+    #[arg(long, value_name = "N")]
+    pub(super) repeat: Option<NonZeroUsize>,
     /// Begins no further environment once a case failed, passed unexpectedly or errored
     #[arg(long)]
     pub(super) fail_fast: bool,

@@ -75,6 +75,10 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
         (Some(policy), None) => gate::groups(policy, &selection, stage_name, &configs, &issues, select)?,
         (None, None) => select(&selection)?,
     };
+    let groups = match args.repeat {
+        Some(times) => run::repeated(&groups, times.get()),
+        None => groups,
+    };
     let cni = match (args.cni, args.standin) {
         (Some(CniName::Calico), true) => {
             bail!("stand-ins bring no network: --standin goes with --cni kind or none")

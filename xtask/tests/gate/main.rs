@@ -113,6 +113,87 @@ fn of_real_evidence_the_gate_says_yes() {
     assert!(said.contains("accepted calico-10396 until 2999-12-31: this is its evidence"), "{said}");
 }
 
+/// The same environment and cases so many times, as `--repeat` has them.
+fn repeat(report: &mut Value, times: usize) {
+    let (environment, cases) =
+        (report["environments"][0].clone(), report["cases"].as_array().unwrap().clone());
+    let (run, id) =
+        (report["run"].as_str().unwrap().to_owned(), environment["id"].as_str().unwrap().to_owned());
+    report["environments"] = json!([]);
+    report["cases"] = json!([]);
+    for index in 1..=times {
+        let of_this = format!("{id}~{index}");
+        let mut environment = environment.clone();
+        environment["about"]["repetition"] = json!({"index": index, "of": times});
+        environment["id"] = json!(of_this);
+        report["environments"].as_array_mut().unwrap().push(environment);
+        for case in &cases {
+            let mut case = case.clone();
+            let case_id = format!("{}@{of_this}", case["scenario"].as_str().unwrap());
+            case["environment"] = json!(of_this);
+            if case["finding"].is_object() {
+                case["finding"]["of"] = json!(format!("{run}/{case_id}"));
+            }
+            case["id"] = json!(case_id);
+            report["cases"].as_array_mut().unwrap().push(case);
+        }
+    }
+}
+
+#[test]
+fn of_what_was_repeated_every_repetition_counts() {
+    let files = Files::new();
+    let mut good = evidence(GOOD);
+    repeat(&mut good, 3);
+    let (code, said) = files.gate(POLICY, &[&bytes(&good)]);
+    assert_eq!((code, said.as_str()), (0, "gate: yes for v3.30.1: 3 required cases passed for real\n"));
+
+    let last = |report: &mut Value| {
+        let cases = report["cases"].as_array_mut().unwrap();
+        cases.iter().rposition(|case| case["scenario"] == FLOW).unwrap()
+    };
+    let mut flaky = good.clone();
+    let at = last(&mut flaky);
+    let case = &mut flaky["cases"][at];
+    case["finding"]["sight"]["whisker"] = json!({"not_there": "nobody"});
+    case["finding"]["judgement"]["verdict"] = json!({"verdict": "WhiskerNotRunning", "reason": "nobody"});
+    case["outcome"] = json!("failed");
+    let (code, said) = files.gate(POLICY, &[&bytes(&flaky)]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("strict~3 on nodeless: failed: WhiskerNotRunning: nobody"), "{said}");
+    assert!(
+        said.contains(
+            "flow-is-delivered@v3.30.1-corp.internal-strict is flaky: passed (Delivered) in repetition 1, 2; failed \
+             (WhiskerNotRunning) in repetition 3 (on nodeless)"
+        ),
+        "{said}"
+    );
+
+    let mut skipped = good.clone();
+    let at = last(&mut skipped);
+    skipped["cases"][at]["outcome"] = json!("skipped");
+    skipped["cases"][at]["finding"] = Value::Null;
+    let (code, said) = files.gate(POLICY, &[&bytes(&skipped)]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("was not shown for real on nodeless or kind: passed on nodeless; skipped on nodeless"),
+        "{said}"
+    );
+
+    let mut missing = good.clone();
+    let keep = |name: &'static str| move |of: &Value| !of[name].as_str().unwrap().ends_with("~2");
+    missing["environments"].as_array_mut().unwrap().retain(keep("id"));
+    missing["cases"].as_array_mut().unwrap().retain(keep("environment"));
+    let (code, said) = files.gate(POLICY, &[&bytes(&missing)]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains(
+            "repetition 2 of 3 of environment v3.30.1-corp.internal-strict on nodeless is not there"
+        ),
+        "{said}"
+    );
+}
+
 #[test]
 fn no_edited_file_passes() {
     let files = Files::new();

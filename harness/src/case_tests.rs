@@ -89,3 +89,19 @@ fn an_audit_that_ends_otherwise_is_not_the_known_issue() {
     let verdict = Verdict::TimedOut { last: "x".into() };
     assert_eq!(outcome(&Demand::Clean, &judgement(verdict), &known).0, Outcome::Failed);
 }
+
+#[test]
+fn ids_are_stable() {
+    let scenario = crate::scenario! {
+        id: "delivery/x", given: "", when: "", needs: [], demands: Demand::Delivered,
+        run: |place| async move { let _ = place; unreachable!("nobody runs it") },
+    };
+    let mut about = about("v3.30.1", &["gatewayapi"]);
+    assert_eq!(id(&scenario, &about), "delivery/x@v3.30.1-corp.internal-strict+gatewayapi");
+    about.host_search = vec!["corp.example".into()];
+    about.repetition = Some(crate::environment::Repetition { index: 2, of: 3 });
+    let of_second = "delivery/x@v3.30.1-corp.internal-strict+gatewayapi+search-corp.example~2";
+    assert_eq!(id(&scenario, &about), of_second);
+    assert_eq!(finding_of("run", "x@y"), "run/x@y");
+    assert_eq!(issues().ids().next(), Some("calico-10396"));
+}

@@ -154,7 +154,6 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, NotOneRun> {
         command: without_part(&first.command),
         environments: Vec::new(),
         cases: Vec::new(),
-        not_covered: Vec::new(),
         left_behind: Vec::new(),
         kept: Vec::new(),
         problems: Vec::new(),

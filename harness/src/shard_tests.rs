@@ -89,11 +89,33 @@ fn reports(of: usize) -> Vec<Report> {
 #[test]
 fn parts_make_one_report_in_any_order() {
     let mut parts = reports(4);
+    for part in &mut parts {
+        let note = |what: &str| vec![format!("{what} of {}", part.run)];
+        part.left_behind = note("left");
+        part.kept = note("kept");
+        part.problems = note("problem");
+        part.not_covered = [note("axis"), vec!["BGP".to_owned()]].concat();
+        part.gate = Some(crate::gate::Word {
+            calico: String::new(),
+            reasons: vec![],
+            passed: 1,
+            excused: 0,
+            accepted: vec![],
+        });
+    }
+    parts[2].interrupted = true;
     parts.reverse();
     let merged = merge(parts).unwrap();
     assert_eq!((merged.run.as_str(), merged.took_ms, merged.cases.len()), ("run1+run2+run3+run4", 4000, 4));
     assert_eq!(merged.command, "cargo xtask e2e --dns strict");
     assert!(merged.cases.is_sorted_by(|a, b| a.id < b.id) && merged.shard.is_none());
+    assert!(merged.interrupted && merged.gate.is_none(), "what a gate said was of parts");
+    let of_all = |what: &str| -> Vec<String> { (1..=4).map(|n| format!("{what} of run{n}")).collect() };
+    assert_eq!(
+        (merged.left_behind, merged.kept, merged.problems),
+        (of_all("left"), of_all("kept"), of_all("problem"))
+    );
+    assert_eq!(merged.not_covered, [vec!["BGP".to_owned()], of_all("axis")].concat());
 }
 
 #[test]

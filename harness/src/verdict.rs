@@ -272,5 +272,60 @@ mod tests {
             words(vec![whisker, issued])
                 .contains("the operator takes the cluster domain to be corp.example: ")
         );
+        // Both must be so: a certificate in another Secret, and another field of that one, say nothing of the kind.
+        let elsewhere = of("Secret calico-system/whisker-backend-key-pair", "certificates[tls.crt]");
+        let other_field = of("Secret calico-system/goldmane-key-pair", "metadata.annotations");
+        assert!(!words(vec![elsewhere, other_field]).contains("takes the cluster domain to be"));
+    }
+
+    fn unserved(by: &str, why: Verdict) -> Unserved {
+        Unserved { named_by: vec![by.to_owned()], why }
+    }
+
+    #[test]
+    fn what_differs_between_two_looks_at_one_defect_is_no_difference() {
+        let timed_out = |last: &str| Verdict::TimedOut { last: last.into() };
+        let clean = |objects| Verdict::Clean { objects, names: 1, without_service: vec![] };
+        let served = |names: &[Unserved]| Verdict::NamesNotServed { names: names.to_vec() };
+        let name = |name: &str| Verdict::NameNotFound { name: name.into() };
+        let a = || unserved("a", timed_out("x"));
+        let rows = [
+            (Verdict::Delivered { after_ms: 1 }, Verdict::Delivered { after_ms: 2 }, true),
+            (clean(1), clean(2), true),
+            (timed_out("x"), timed_out("y"), true),
+            (name("a"), name("a"), true),
+            (name("a"), name("b"), false),
+            (clean(1), timed_out("x"), false),
+            (served(&[a()]), served(&[unserved("a", timed_out("y"))]), true),
+            (served(&[a()]), served(&[unserved("b", timed_out("x"))]), false),
+            (served(&[a()]), served(&[unserved("a", Verdict::NotTls)]), false),
+            (served(&[a()]), served(&[a(), a()]), false),
+            (served(&[a(), unserved("b", name("x"))]), served(&[a(), unserved("b", name("y"))]), false),
+        ];
+        for (a, b, same) in rows {
+            assert_eq!(a.same_finding(&b), same, "{a} and {b}");
+            assert_eq!(b.same_finding(&a), same, "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn time_cures_what_is_on_its_way_and_no_wrong_name() {
+        let name = || Verdict::NameNotFound { name: "x".into() };
+        let served = |why| Verdict::NamesNotServed { names: vec![unserved("a", name()), unserved("b", why)] };
+        let rows = [
+            (Verdict::ConnectionRefused, true),
+            (Verdict::FlowMissing, true),
+            (name(), false),
+            (Verdict::UnknownAuthority, false),
+            (served(Verdict::ConnectionTimedOut), true),
+            (served(Verdict::NotTls), false),
+        ];
+        for (verdict, may) in rows {
+            assert_eq!(verdict.may_pass(), may, "{verdict}");
+        }
+        assert_eq!(
+            served(Verdict::NotTls).to_string(),
+            "NamesNotServed: NameNotFound: x (in a); NotTls (in b)"
+        );
     }
 }

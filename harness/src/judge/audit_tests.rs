@@ -78,3 +78,53 @@ fn nothing_rendered_is_no_success() {
         assert!(matches!(judge(&audit).verdict, Verdict::TimedOut { .. }), "{audit:?}");
     }
 }
+
+#[test]
+fn a_foreign_name_is_never_clean_and_none_is() {
+    let foreign = crate::audit::ForeignName {
+        object: "Deployment calico-system/whisker".into(),
+        field: "spec".into(),
+        name: "goldmane.calico-system.svc.cluster.local".into(),
+    };
+    let rendered = |foreign: Vec<_>| {
+        let domain = ClusterDomain::observed("corp.internal");
+        judge(&Audit::Rendered { domain, objects: 3, own: 2, foreign }).verdict
+    };
+    assert_eq!(rendered(vec![]), Verdict::Clean { objects: 3, names: 2, without_service: vec![] });
+    assert_eq!(rendered(vec![foreign.clone()]), Verdict::NamesForeignDomain { names: vec![foreign] });
+}
+
+#[test]
+fn a_name_is_served_by_a_certificate_that_covers_it() {
+    use catwalk_fixtures::pki::{Authority, LeafRequest};
+    let authority = Authority::generate("ours").unwrap();
+    let of = |domain: &str| {
+        let leaf = authority.issue(&LeafRequest::goldmane(&ClusterDomain::observed(domain))).unwrap();
+        vec![leaf.certificate_pem().to_owned()]
+    };
+    let tls = |chain: Vec<String>, end| TlsSeen {
+        chain,
+        roots: vec![authority.certificate_pem().to_owned()],
+        name: "goldmane.calico-system.svc.corp.internal".into(),
+        now: "2026-11-24T00:00:00Z".into(),
+        end,
+    };
+    let rows = [
+        (tls(of("corp.internal"), TlsEnd::Complete), None),
+        // What else is wrong with it, others find: here its time, which is not that of `now`.
+        (TlsSeen { now: "2099-01-01T00:00:00Z".into(), ..tls(of("corp.internal"), TlsEnd::Complete) }, None),
+        (tls(of("cluster.local"), TlsEnd::Complete), Some("CertificateNameMismatch")),
+        (tls(of("cluster.local"), TlsEnd::NotTls), Some("NotTls")),
+        (tls(vec![], TlsEnd::NotTls), Some("NotTls")),
+    ];
+    for (tls, expected) in rows {
+        let words = format!("{:?}", tls.end);
+        match (verdict(name(Some(Dial { tls: Some(tls), ..dial() }))), expected) {
+            (Verdict::Clean { .. }, None) => {}
+            (Verdict::NamesNotServed { names }, Some(kind)) => {
+                assert_eq!(names[0].why.kind(), kind, "{words}")
+            }
+            (other, _) => panic!("{expected:?} {words}: {other}"),
+        }
+    }
+}

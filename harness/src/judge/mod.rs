@@ -109,7 +109,7 @@ fn call_failed(reach: Reach, sight: &Sight) -> (Verdict, Option<String>) {
         (Reach::Broken(verdict), Some(set)) if set.contains(&verdict) => (verdict, None),
         // Our own dial saw nothing: then Whisker's word stands alone.
         (Reach::Broken(Verdict::TimedOut { last }), Some(set)) => {
-            (set.only(host(&sight.dial.target)).unwrap_or(Verdict::TimedOut { last }), None)
+            (set.only().unwrap_or(Verdict::TimedOut { last }), None)
         }
         (Reach::Broken(verdict), Some(set)) => {
             let words = format!(
@@ -119,7 +119,7 @@ fn call_failed(reach: Reach, sight: &Sight) -> (Verdict, Option<String>) {
             (verdict, Some(words))
         }
         (Reach::Goldmane, Some(set)) => {
-            let said = set.only(host(&sight.dial.target));
+            let said = set.only();
             match said {
                 // A port-forward goes past the Service and past policy, so of these Whisker alone can tell.
                 Some(verdict)
@@ -333,11 +333,11 @@ fn is_wanted(item: &Value, wanted: &Wanted) -> bool {
 
 /// As much of a body as a report needs.
 fn beginning(body: &str) -> String {
-    let mut short: String = body.trim().chars().take(200).collect();
-    if short.len() < body.trim().len() {
-        short.push('…');
+    let body = body.trim();
+    match body.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &body[..end]),
+        None => body.to_owned(),
     }
-    short
 }
 
 #[cfg(test)]

@@ -178,3 +178,131 @@ fn last_words_of_a_process_that_was_replaced_explain_nothing() {
     assert_eq!(verdict(&[started, fatal]), Verdict::WhiskerNotRunning { reason: "no key".into() });
     assert_eq!(verdict(&[fatal, started]).kind(), "WhiskerFailed");
 }
+
+#[test]
+fn a_body_is_cut_and_says_so() {
+    let body = |length: usize| match judge(&sight(good_dial(), answer(502, &"ä".repeat(length)), &[])).verdict
+    {
+        Verdict::WhiskerFailed { body, .. } => body,
+        other => panic!("{other}"),
+    };
+    assert_eq!(body(200), "ä".repeat(200));
+    assert_eq!(body(201), "ä".repeat(200) + "…");
+}
+
+/// A stream begins with 200 before its call fails: then the log tells.
+#[test]
+fn a_stream_without_the_flow_is_a_failed_call_where_the_log_says_so() {
+    let stream = Said::Answer { status: 200, content_type: EVENT_STREAM.into(), body: String::new() };
+    let judgement = judge(&sight(unresolved_dial(), stream, &[NX]));
+    assert_eq!((judgement.verdict, judgement.disagreement), (not_found(), None));
+}
+
+/// Layers that a port-forward goes past are Whisker's word alone; of the others our own dial would have seen them.
+#[test]
+fn a_port_forward_excuses_only_what_it_goes_past() {
+    let failed =
+        |why: &str| format!("error=rpc error: code = Unavailable desc = connection error: desc = \"{why}\"");
+    let rows = [
+        ("dial tcp 10.96.0.7:7443: i/o timeout", "ConnectionTimedOut", false),
+        ("dial tcp 10.96.0.7:7443: connect: connection refused", "ConnectionRefused", false),
+        ("A record lookup error: lookup g.x on 10.96.0.10:53: i/o timeout", "NameServerUnreachable", false),
+        ("A record lookup error: lookup g.x on 10.96.0.10:53: server misbehaving", "NameServerFailed", true),
+        ("tls: first record does not look like a TLS handshake", "NotTls", true),
+        ("x509: certificate signed by unknown authority", "UnknownAuthority", true),
+    ];
+    for (why, kind, disagrees) in rows {
+        let judgement = judge(&sight(good_dial(), answer(200, FAILED), &[&failed(why)]));
+        assert_eq!((judgement.verdict.kind(), judgement.disagreement.is_some()), (kind, disagrees), "{why}");
+    }
+}
+
+/// What a handshake comes to that ended so, the certificate being for these names.
+fn of_handshake(names: &[&str], end: TlsEnd, now: &str) -> (Verdict, Vec<String>) {
+    let authority = pki::Authority::generate("ours").unwrap();
+    let mut request = pki::LeafRequest::client("goldmane");
+    request.dns_names = names.iter().map(|name| (*name).to_owned()).collect();
+    request.usages = vec![pki::Usage::Server];
+    let chain = match names {
+        [] => vec![],
+        ["no certificate"] => {
+            vec!["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()]
+        }
+        _ => vec![authority.issue(&request).unwrap().certificate_pem().to_owned()],
+    };
+    let tls = TlsSeen {
+        chain,
+        roots: vec![authority.certificate_pem().to_owned()],
+        name: host(TARGET).into(),
+        now: now.into(),
+        end,
+    };
+    assert_eq!(handshake_is_broken(Some(&tls)), handshake(&tls).0.is_some());
+    let judgement = judge(&sight(Dial { tls: Some(tls), ..good_dial() }, answer(200, FAILED), &[]));
+    (judgement.verdict, judgement.further_defects)
+}
+
+#[test]
+fn a_handshake_is_judged_by_its_certificate_first_and_then_by_how_it_ended() {
+    let own = "goldmane.calico-system.svc.corp.internal";
+    let alert = |name: &str| TlsEnd::Alert(name.to_owned());
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    let rows: [(&[&str], TlsEnd, &str); 8] = [
+        (&[own], TlsEnd::NotTls, "NotTls"),
+        (&[own], alert("UnknownCA"), "ClientCertificateRejected"),
+        (&[own], alert("CertificateRequired"), "ClientCertificateRejected"),
+        (&[own], alert("ProtocolVersion"), "TimedOut: last seen: TLS alert ProtocolVersion"),
+        (&[own], TlsEnd::Failed("reset".into()), "TimedOut: last seen: TLS handshake: reset"),
+        (
+            &["goldmane"],
+            TlsEnd::Complete,
+            "CertificateNameMismatch: dialled goldmane.calico-system.svc.corp.internal, valid for goldmane",
+        ),
+        (&["goldmane"], alert("UnknownCA"), "CertificateNameMismatch"),
+        (&["no certificate"], TlsEnd::Complete, "CertificateUnusable"),
+    ];
+    for (names, end, expected) in rows {
+        let (verdict, further) = of_handshake(names, end.clone(), &now);
+        assert!(verdict.to_string().starts_with(expected), "{names:?} {end:?}: {verdict}");
+        assert_eq!(further, Vec::<String>::new(), "{names:?} {end:?}");
+    }
+    // Expired, and for another name: Go holds the time first, and the other is not lost.
+    let (verdict, further) = of_handshake(&["goldmane"], TlsEnd::Complete, "2099-01-01T00:00:00Z");
+    assert_eq!((verdict.kind(), further.len()), ("CertificateExpired", 1), "{further:?}");
+    assert!(further[0].contains("not goldmane.calico-system.svc.corp.internal"), "{further:?}");
+}
+
+#[test]
+fn a_handshake_that_nobody_saw_is_broken() {
+    assert!(handshake_is_broken(None));
+    let complete = good_dial().tls.unwrap();
+    assert!(!handshake_is_broken(Some(&complete)));
+}
+
+/// The alert to a refused certificate comes with the first read after the handshake in TLS 1.3.
+#[test]
+fn a_call_is_judged_by_its_code_and_its_alert() {
+    let rows = [
+        ("Ok", None, None),
+        ("Unavailable", Some("BadCertificate"), Some("ClientCertificateRejected")),
+        ("Unavailable", Some("InternalError"), Some("RpcFailed")),
+        ("Unimplemented", None, Some("RpcFailed")),
+    ];
+    for (code, alert, kind) in rows {
+        let call = CallSeen {
+            code: code.into(),
+            message: String::new(),
+            alert: alert.map(str::to_owned),
+            broken: None,
+        };
+        assert_eq!(call_verdict(&call).map(|verdict| verdict.kind()), kind, "{code} {alert:?}");
+    }
+}
+
+#[test]
+fn a_dial_that_breaks_names_what_it_dialled() {
+    let name = "goldmane.calico-system.svc.corp.internal".to_owned();
+    let judged = judge(&sight(unresolved_dial(), answer(200, FAILED), &[])).verdict;
+    assert_eq!(judged, Verdict::NameNotFound { name });
+    assert_eq!(host("goldmane"), "goldmane");
+}

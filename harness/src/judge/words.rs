@@ -45,14 +45,10 @@ impl Admitted {
             .collect()
     }
 
-    /// The only verdict of the set, its parameters filled from the dialled name where the words leave them out; none
-    /// where several may be meant.
-    pub fn only(&self, name: &str) -> Option<Verdict> {
-        let name = name.to_owned();
+    /// The only verdict of the set; none where several may be meant, or the words leave its parameters out.
+    pub fn only(&self) -> Option<Verdict> {
         match self.0.as_slice() {
             [Member::Exactly(verdict)] => Some(verdict.clone()),
-            [Member::Any("NameServerFailed")] => Some(Verdict::NameServerFailed { name }),
-            [Member::Any("NameServerUnreachable")] => Some(Verdict::NameServerUnreachable { name }),
             [Member::Any("ConnectionRefused")] => Some(Verdict::ConnectionRefused),
             [Member::Any("ConnectionTimedOut")] => Some(Verdict::ConnectionTimedOut),
             [Member::Any("NotTls")] => Some(Verdict::NotTls),
@@ -118,8 +114,7 @@ fn line_admits(line: &str) -> Option<Admitted> {
         let expired = rest.contains(" is after ");
         let time = rest
             .split_once(if expired { " is after " } else { " is before " })
-            .map(|(_, t)| t.trim_end_matches(|c: char| c == '"' || c.is_whitespace()))
-            .and_then(|t| t.split(['"', ' ']).next());
+            .and_then(|(_, t)| t.split(|c: char| c == '"' || c.is_whitespace()).next());
         return Some(match time {
             Some(t) if expired => Admitted::exactly(Verdict::CertificateExpired { not_after: t.to_owned() }),
             Some(t) => Admitted::exactly(Verdict::CertificateNotYetValid { not_before: t.to_owned() }),
@@ -254,7 +249,7 @@ mod tests {
     #[test]
     fn a_missing_key_file_is_a_process_that_ended() {
         let reason = "failed to load keypair: open missing.crt: no such file or directory".to_owned();
-        assert_eq!(of_log("nofile").unwrap().only(""), Some(Verdict::WhiskerNotRunning { reason }));
+        assert_eq!(of_log("nofile").unwrap().only(), Some(Verdict::WhiskerNotRunning { reason }));
     }
 
     /// Lines of other runs, as `facts/observed.md` has them.
@@ -286,15 +281,40 @@ mod tests {
                 r#"connection error: desc = "transport: authentication handshake failed: remote error: tls: certificate required""#,
                 Some(Verdict::ClientCertificateRejected),
             ),
+            (
+                "dns: A record lookup error: lookup g.x on 10.96.0.10:53: dial udp 10.96.0.10:53: connect: network is unreachable",
+                Some(Verdict::NameServerUnreachable { name: "g.x".into() }),
+            ),
+            (
+                "dns: A record lookup error: lookup g.x on 127.0.0.1:53: read udp 127.0.0.1:4->127.0.0.1:53: read: connection refused",
+                Some(Verdict::NameServerUnreachable { name: "g.x".into() }),
+            ),
+            (
+                r#"connection error: desc = "transport: Error while dialing: dial tcp 10.96.0.7:7443: connect: connection refused""#,
+                Some(Verdict::ConnectionRefused),
+            ),
+            (
+                r#"connection error: desc = "transport: authentication handshake failed: tls: first record does not look like a TLS handshake""#,
+                Some(Verdict::NotTls),
+            ),
+            (
+                r#"connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority""#,
+                Some(Verdict::UnknownAuthority),
+            ),
+            // Its parameters are in other words than ours.
+            (
+                r#"connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate specifies an incompatible key usage""#,
+                None,
+            ),
         ];
         for (desc, only) in rows {
             let line = format!("{rpc}{desc}");
-            assert_eq!(admitted([line.as_str()]).and_then(|set| set.only("?")), *only, "{line}");
+            assert_eq!(admitted([line.as_str()]).and_then(|set| set.only()), *only, "{line}");
         }
         let unimplemented =
             "error=failed to list flows: rpc error: code = Unimplemented desc = unknown service";
         assert_eq!(
-            admitted([unimplemented]).unwrap().only("?"),
+            admitted([unimplemented]).unwrap().only(),
             Some(Verdict::RpcFailed { code: "Unimplemented".into() })
         );
         let unknown = r#"rpc error: code = Unavailable desc = connection error: desc = "transport: authentication handshake failed: missing selected ALPN property""#;
@@ -309,5 +329,13 @@ mod tests {
         let waiting = "rpc error: code = Canceled desc = context canceled while waiting for connections to become ready";
         assert_eq!(admitted([waiting]), None);
         assert_eq!(admitted(["a line about x509: nothing"]), None);
+        // Either word alone says that the caller hung up, whatever else is in the line.
+        for hung_up in ["code = Canceled", "context canceled"] {
+            assert_eq!(admitted([format!("{rpc}{hung_up} connect: connection refused").as_str()]), None);
+        }
+        // What gRPC-Go itself logs of a failed connection has no status.
+        let transport =
+            r#"addrConn.createTransport failed to connect: dial tcp: connect: connection refused"#;
+        assert_eq!(admitted([transport]).unwrap().kinds(), ["ConnectionRefused"]);
     }
 }

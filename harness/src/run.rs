@@ -17,6 +17,7 @@ use crate::progress::{Event, Listener, Teller};
 use crate::report::{CaseReport, EnvironmentReport, Report};
 use crate::scenario::Scenario;
 use crate::stage::{NoEnvironment, Stage};
+use crate::task::AbortOnDrop;
 use crate::timing::{Stopwatch, added_ms};
 
 /// When an environment is left standing.
@@ -75,6 +76,8 @@ fn note<T>(record: &Record, write: impl FnOnce(&mut Report) -> T) -> T {
 }
 
 /// Runs every group and cleans up. `stop` turns true when the user interrupts.
+///
+/// A panic in it, of whatever part, is a problem in the report, and no reason not to clean up.
 pub async fn run(
     stage: Arc<dyn Stage>,
     groups: Vec<Group>,
@@ -82,10 +85,53 @@ pub async fn run(
     options: Options,
     record: Record,
     listener: Listener,
+    stop: watch::Receiver<bool>,
+) {
+    let started = Instant::now();
+    let common = Teller::new(stage.name(), listener.clone());
+    let all = groups.clone();
+    let running = {
+        let (stage, record, common, stop) = (stage.clone(), record.clone(), common.clone(), stop.clone());
+        async move { prepare_and_run(stage, groups, issues, options, record, listener, common, stop).await }
+    };
+    if let Err(panic) = AbortOnDrop(tokio::spawn(running)).await {
+        note(&record, |report| report.problems.push(format!("the run ended in a panic: {panic}")));
+    }
+    note(&record, |report| {
+        for group in &all {
+            if !report.environments.iter().any(|environment| environment.id == group.about.id()) {
+                let none = NoEnvironment::because("its run ended in a panic");
+                no_environment(report, group, &none, Duration::ZERO, &Stopwatch::default());
+            }
+        }
+    });
+    let reaping = {
+        let stage = stage.clone();
+        async move { stage.reap(&common).await }
+    };
+    let left = AbortOnDrop(tokio::spawn(reaping)).await.unwrap_or_else(|panic| {
+        vec![format!("cleaning up ended in a panic: {panic}. `cargo xtask clean` removes what is left")]
+    });
+    note(&record, |report| {
+        report.left_behind.extend(left);
+        report.not_covered = stage.not_covered();
+        report.interrupted = *stop.borrow();
+        report.took_ms = millis(started.elapsed());
+        report.sort();
+    });
+}
+
+#[expect(clippy::too_many_arguments, reason = "it is `run` without its end")]
+async fn prepare_and_run(
+    stage: Arc<dyn Stage>,
+    groups: Vec<Group>,
+    issues: Arc<KnownIssues>,
+    options: Options,
+    record: Record,
+    listener: Listener,
+    common: Teller,
     mut stop: watch::Receiver<bool>,
 ) {
-    let common = Teller::new(stage.name(), listener.clone());
-    let started = Instant::now();
     let wanted: Vec<About> = groups.iter().map(|group| group.about.clone()).collect();
     let prepared = tokio::select! {
         prepared = stage.prepare(&wanted, options.jobs, &common) => prepared,
@@ -105,14 +151,6 @@ pub async fn run(
             note(&record, |report| report.problems.extend(problems.iter().map(ToString::to_string)));
         }
     }
-    let left = stage.reap(&common).await;
-    note(&record, |report| {
-        report.left_behind.extend(left);
-        report.not_covered = stage.not_covered();
-        report.interrupted = *stop.borrow();
-        report.took_ms = millis(started.elapsed());
-        report.sort();
-    });
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -206,6 +244,11 @@ fn no_environment(
         timings,
         not_gathered: Vec::new(),
     });
-    let cases = group.scenarios.iter().map(|s| errored(s, &group.about, &problem.to_string(), took));
-    report.cases.extend(cases);
+    for scenario in &group.scenarios {
+        let case = errored(scenario, &group.about, &problem.to_string(), took);
+        // What it came to before stays.
+        if !report.cases.iter().any(|known| known.id == case.id) {
+            report.cases.push(case);
+        }
+    }
 }

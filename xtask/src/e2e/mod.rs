@@ -186,16 +186,9 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     let cases = groups.iter().map(|group| group.scenarios.len()).sum();
     let (listener, done) = show::listener(cases);
     let stop = ending::on_interruption();
-    // A task of its own: after a panic in it the report is written all the same.
-    let ran =
-        tokio::spawn(run::run(stage, groups, issues.clone(), options, record.clone(), listener, stop)).await;
+    run::run(stage, groups, issues.clone(), options, record.clone(), listener, stop).await;
     done();
     let mut report = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Err(panic) = ran {
-        report
-            .problems
-            .push(format!("the run ended in a panic: {panic}. `cargo xtask clean` removes what it left"));
-    }
     if let Some(policy) = policy {
         report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues)?);
     }

@@ -25,8 +25,11 @@ const CLIENT_CERTIFICATE: usize = 4;
 /// The most bytes of evidence in one page, and behind one case. What is more is in report.json.
 const EVIDENCE: usize = 1_500_000;
 const OF_CASE: usize = 12_000;
-/// The most bytes of one text.
+/// The most bytes of one text, and of all texts that cases have in their verdicts and reasons; once they are used up a
+/// text has at most the last of these.
 const TEXT: usize = 2_000;
+const TEXTS: usize = 1_200_000;
+const SHORT: usize = 120;
 
 /// Renders it.
 pub fn render(report: &Report) -> io::Result<String> {
@@ -35,16 +38,60 @@ pub fn render(report: &Report) -> io::Result<String> {
     Ok(PAGE.replacen(DATA, &data.replace('<', "\\u003c"), 1))
 }
 
+/// Things that many have alike, each once: who has one gives its number.
+#[derive(Default)]
+struct Table<T> {
+    numbers: BTreeMap<T, usize>,
+    things: Vec<T>,
+}
+
+impl<T: Ord + Clone> Table<T> {
+    fn number(&mut self, thing: T) -> usize {
+        let Self { numbers, things } = self;
+        *numbers.entry(thing).or_insert_with_key(|thing| {
+            things.push(thing.clone());
+            things.len() - 1
+        })
+    }
+}
+
+/// What cases and environments have alike, and how much may still be said.
+struct Shared {
+    texts: Table<String>,
+    room_for_texts: usize,
+    room_for_evidence: usize,
+    provenances: Table<Vec<(String, String)>>,
+}
+
+impl Shared {
+    fn text(&mut self, text: &str) -> usize {
+        let mut text = cut(text, TEXT);
+        if !self.texts.numbers.contains_key(&text) {
+            if text.len() > self.room_for_texts {
+                text = cut(&text, SHORT);
+            }
+            self.room_for_texts = self.room_for_texts.saturating_sub(text.len());
+        }
+        self.texts.number(text)
+    }
+}
+
 fn data(report: &Report) -> Value {
     let environments: BTreeMap<&str, usize> =
         report.environments.iter().enumerate().map(|(index, e)| (e.id.as_str(), index)).collect();
     let mut scenarios: Vec<&str> = report.cases.iter().map(|case| case.scenario.as_str()).collect();
     scenarios.sort_unstable();
     scenarios.dedup();
-    let mut room = EVIDENCE;
+    let mut shared = Shared {
+        texts: Table::default(),
+        room_for_texts: TEXTS,
+        room_for_evidence: EVIDENCE,
+        provenances: Table::default(),
+    };
+    let shown: Vec<Value> = report.environments.iter().map(|of| environment(of, &mut shared)).collect();
     let cases = report.cases.iter().filter_map(|of| {
         let scenario = scenarios.binary_search(&of.scenario.as_str()).ok()?;
-        Some(case(of, *environments.get(of.environment.as_str())?, scenario, &mut room))
+        Some(case(of, *environments.get(of.environment.as_str())?, scenario, &mut shared))
     });
     let cases: Vec<Value> = cases.collect();
     let unplaced = report.cases.len() - cases.len();
@@ -63,31 +110,32 @@ fn data(report: &Report) -> Value {
         "counts": counts(report), "took_ms": report.took_ms, "started": report.started,
         "command": report.command, "catwalk": report.catwalk, "run": report.run,
         "not_covered": report.not_covered, "problems": problems, "gate": report.gate, "layers": LAYERS,
-        "scenarios": scenarios, "environments": report.environments.iter().map(environment).collect::<Vec<_>>(),
-        "cases": cases,
+        "scenarios": scenarios, "environments": shown, "cases": cases,
+        "texts": shared.texts.things, "provenances": shared.provenances.things,
     })
 }
 
-fn environment(of: &EnvironmentReport) -> Value {
+fn environment(of: &EnvironmentReport, shared: &mut Shared) -> Value {
     let about = &of.about;
     let extras = about.with.iter().cloned();
     let search = about.host_search.iter().map(|domain| format!("search {domain}"));
     let repetition = about.repetition.map(|which| format!("repetition {} of {}", which.index, which.of));
     let with: Vec<String> = extras.chain(search).chain(repetition).collect();
     let timings: Vec<Value> =
-        of.timings.iter().map(|span| json!([span.part, span.start_ms, span.end_ms])).collect();
+        of.timings.iter().map(|span| json!([shared.text(&span.part), span.start_ms, span.end_ms])).collect();
+    let provenance = of.provenance.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     json!({
         "id": of.id, "calico": about.calico, "domain": about.domain, "dns": about.dns.to_string(), "with": with,
         "stage": about.stage, "took_ms": of.took_ms, "timings": timings,
-        "provenance": of.provenance.iter().collect::<Vec<_>>(),
+        "provenance": shared.provenances.number(provenance),
     })
 }
 
 /// Short names: there may be ten thousand of them.
-fn case(of: &CaseReport, environment: usize, scenario: usize, room: &mut usize) -> Value {
+fn case(of: &CaseReport, environment: usize, scenario: usize, shared: &mut Shared) -> Value {
     let mut shown = json!({
         "e": environment, "s": scenario, "o": of.outcome, "t": of.took_ms,
-        "v": if of.finding.is_some() { cut(&verdict(of), TEXT) } else { String::new() },
+        "v": shared.text(&if of.finding.is_some() { verdict(of) } else { String::new() }),
     });
     let mut put = |name: &str, value: Value| {
         if let Some(shown) = shown.as_object_mut() {
@@ -95,15 +143,16 @@ fn case(of: &CaseReport, environment: usize, scenario: usize, room: &mut usize) 
         }
     };
     if let Some(reason) = &of.reason {
-        put("r", json!(cut(reason, TEXT)));
+        put("r", json!(shared.text(reason)));
     }
     if !of.known_issues.is_empty() {
-        let issues = of.known_issues.iter().map(|issue| json!({"id": issue.id, "link": issue.link}));
+        let issues = of.known_issues.iter();
+        let issues = issues.map(|issue| json!(shared.text(&format!("{}: {}", issue.id, issue.link))));
         put("k", issues.collect());
     }
     if let Some(claims) = &of.claims {
-        let claims =
-            claims.tigera_status.iter().map(|(name, state)| json!(format!("TigeraStatus/{name} {state}")));
+        let claims = claims.tigera_status.iter();
+        let claims = claims.map(|(name, state)| json!(shared.text(&format!("TigeraStatus/{name} {state}"))));
         put("claims", claims.collect());
     }
     if let Some(walk) = of.finding.as_ref().and_then(walk) {
@@ -111,11 +160,10 @@ fn case(of: &CaseReport, environment: usize, scenario: usize, room: &mut usize) 
     }
     let evidence: Vec<(String, String)> = of.finding.as_ref().map(evidence).unwrap_or_default();
     let bytes = evidence.iter().map(|(title, text)| title.len() + text.len()).sum::<usize>();
-    if bytes <= *room {
-        *room -= bytes;
+    // Where it has none, this page had no room for more.
+    if bytes <= shared.room_for_evidence {
+        shared.room_for_evidence -= bytes;
         put("x", json!(evidence));
-    } else {
-        put("x", json!([["Evidence", "It is in report.json: this page holds no more."]]));
     }
     shown
 }

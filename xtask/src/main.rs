@@ -8,6 +8,7 @@ mod select;
 mod show;
 mod this;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -29,6 +30,12 @@ enum Command {
     Report(report::Command),
     /// Removes what a killed run left: its clusters, images and processes, and nothing else.
     Clean(clean::Args),
+    /// Prints a script with which a shell completes these commands, to be sourced; they are then called by `xtask`, an
+    /// alias of `cargo xtask`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// The exit code for a user's mistake.
@@ -52,6 +59,13 @@ fn main() -> ExitCode {
         Command::E2e(args) => runtime.block_on(e2e::run(*args)),
         Command::Report(command) => report::run(command),
         Command::Clean(args) => runtime.block_on(clean::run(args)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut script);
+            // Whoever closed the pipe has read enough.
+            let _ = std::io::stdout().write_all(&script);
+            Ok(0)
+        }
     };
     match ended {
         Ok(code) => ExitCode::from(code),

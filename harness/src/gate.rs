@@ -19,6 +19,7 @@ use crate::environment::{About, Repetition};
 use crate::report::{BUILT_HERE, CaseReport, EnvironmentReport, Report, SCHEMA};
 use crate::scenario::Scenario;
 
+pub(crate) use case::again;
 pub use policy::{Acceptance, BadPolicy, Policy, Requirement};
 
 /// Why the gate says no, the weightiest kind first.
@@ -112,7 +113,9 @@ pub fn hold(policy: &Policy, reports: &[Report], knows: &Knowledge<'_>) -> Word 
     for report in reports {
         gate.report(report);
     }
-    gate.repetitions(reports);
+    for words in missing_repetitions(reports) {
+        gate.no(Weight::NotShown, words);
+    }
     let versions: BTreeSet<&str> = environments(reports).map(|e| e.about.calico.as_str()).collect();
     let calico = Vec::from_iter(versions).join(", ");
     if calico.contains(", ") {
@@ -192,22 +195,6 @@ impl<'g> Gate<'g> {
         }
     }
 
-    /// Whether of what was repeated every repetition is there: the one that is not may have been the one that failed.
-    fn repetitions(&mut self, reports: &[Report]) {
-        let mut there: BTreeMap<(&str, String, usize), BTreeSet<usize>> = BTreeMap::new();
-        for EnvironmentReport { about, .. } in environments(reports) {
-            let Some(Repetition { index, of }) = about.repetition else { continue };
-            there.entry((&about.stage, about.id_of_all(), of)).or_default().insert(index);
-        }
-        for ((stage, id, of), there) in there {
-            if let Some(missing) = (1..=of).find(|index| !there.contains(index)) {
-                let words =
-                    format!("repetition {missing} of {of} of environment {id} on {stage} is not there");
-                self.no(Weight::NotShown, words);
-            }
-        }
-    }
-
     fn environment(&mut self, report: &Report, environment: &EnvironmentReport) {
         let EnvironmentReport { id, about, .. } = environment;
         if *id != about.id() {
@@ -234,7 +221,7 @@ impl<'g> Gate<'g> {
 
     /// Whether what ran is what the report is of.
     fn programs(&mut self, environment: &EnvironmentReport) {
-        let (id, about) = (&environment.id, &environment.about);
+        let id = &environment.id;
         // The project's own images are made where they run.
         let images: Vec<(&str, &str)> = environment
             .provenance
@@ -260,22 +247,8 @@ impl<'g> Gate<'g> {
                 self.no(Weight::NotShown, format!("environment {id}: it is not known which operator ran"));
             }
         }
-        let Some(release) = self.knows.releases.iter().find(|release| release.calico == about.calico) else {
-            return;
-        };
-        for (image, _) in images {
-            let wanted = match parts(image) {
-                ("operator", _) => &release.operator,
-                ("goldmane" | "whisker" | "whisker-backend", _) => &release.calico,
-                _ => continue,
-            };
-            let tag = parts(image).1;
-            if tag.is_some_and(|tag| tag != wanted) {
-                self.no(
-                    Weight::Contradicts,
-                    format!("environment {id}: image {image} ran, and {} has {wanted}", about.calico),
-                );
-            }
+        for words in foreign_programs(environment, self.knows) {
+            self.no(Weight::Contradicts, words);
         }
     }
 
@@ -295,7 +268,7 @@ impl<'g> Gate<'g> {
     /// Whether a case shows what it should; where what it shows is worse than nothing, that is a reason.
     fn is_well(&mut self, report: &Report, case: &CaseReport) -> bool {
         let environment = report.environments.iter().find(|e| e.id == case.environment);
-        let outcome = match case::again(&report.run, case, environment, self.knows) {
+        let outcome = match again(&report.run, case, environment, self.knows) {
             Ok(outcome) => outcome,
             Err(words) => {
                 self.no(Weight::Contradicts, format!("{}: {words}", case.id));
@@ -364,6 +337,40 @@ impl<'g> Gate<'g> {
         }
         [passed, excused]
     }
+}
+
+/// Programs of another release than the environment is of, by their images' tags.
+pub(crate) fn foreign_programs(environment: &EnvironmentReport, knows: &Knowledge<'_>) -> Vec<String> {
+    let EnvironmentReport { id, about, provenance, .. } = environment;
+    let Some(release) = knows.releases.iter().find(|release| release.calico == about.calico) else {
+        return Vec::new();
+    };
+    let foreign = provenance.keys().filter_map(|name| {
+        let image = name.strip_prefix("image ")?;
+        let (program, tag) = parts(image);
+        let wanted = match program {
+            "operator" => &release.operator,
+            "goldmane" | "whisker" | "whisker-backend" => &release.calico,
+            _ => return None,
+        };
+        let other = tag.is_some_and(|tag| tag != wanted);
+        other.then(|| format!("environment {id}: image {image} ran, and {} has {wanted}", about.calico))
+    });
+    foreign.collect()
+}
+
+/// Repetitions that are not there of what was repeated: one of them may be the one that failed.
+pub(crate) fn missing_repetitions(reports: &[Report]) -> Vec<String> {
+    let mut there: BTreeMap<(&str, String, usize), BTreeSet<usize>> = BTreeMap::new();
+    for EnvironmentReport { about, .. } in environments(reports) {
+        let Some(Repetition { index, of }) = about.repetition else { continue };
+        there.entry((&about.stage, about.id_of_all(), of)).or_default().insert(index);
+    }
+    let missing = there.into_iter().filter_map(|((stage, id, of), there)| {
+        let missing = (1..=of).find(|index| !there.contains(index))?;
+        Some(format!("repetition {missing} of {of} of environment {id} on {stage} is not there"))
+    });
+    missing.collect()
 }
 
 /// The cases by which a requirement may be met: on which stage, and the id; sorted.

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod case;
+pub mod conformance;
 pub mod environment;
 pub mod evidence;
 pub mod gate;

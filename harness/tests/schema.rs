@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use catwalk_harness::conformance::{Statement, VERSION};
 use catwalk_harness::gate::Policy;
 use catwalk_harness::report::{Report, SCHEMA};
 use schemars::{JsonSchema, schema_for};
@@ -33,6 +34,11 @@ fn of_a_report() {
 #[test]
 fn of_a_gate_s_policy() {
     check::<Policy>("gate-policy.json");
+}
+
+#[test]
+fn of_a_statement_of_conformance() {
+    check::<Statement>(&format!("conformance.{VERSION}.json"));
 }
 
 /// Of a schema that nobody could break, nothing would be shown.

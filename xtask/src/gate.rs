@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use catwalk_fixtures::Release;
 use catwalk_harness::case::KnownIssues;
+use catwalk_harness::conformance::{self, NoStatement, Statement};
 use catwalk_harness::gate::{self, Knowledge, Policy, Word};
 use catwalk_harness::report::Report;
 use catwalk_harness::run::Group;
@@ -23,12 +24,32 @@ pub(crate) fn read(path: &Path) -> Result<Policy> {
 
 /// What the gate says of reports.
 pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues) -> Result<Word> {
+    knowing(issues, |knows| gate::hold(policy, reports, knows))
+}
+
+/// What reports show a release to support.
+pub(crate) fn conformance(
+    reports: &[Report],
+    issues: &KnownIssues,
+) -> Result<Result<Statement, NoStatement>> {
+    knowing(issues, |knows| conformance::state(reports, knows))
+}
+
+/// What in a statement the reports do not show.
+pub(crate) fn refused(
+    statement: &Statement,
+    reports: &[Report],
+    issues: &KnownIssues,
+) -> Result<Vec<String>> {
+    knowing(issues, |knows| statement.refused(reports, knows))
+}
+
+fn knowing<T>(issues: &KnownIssues, ask: impl FnOnce(&Knowledge<'_>) -> T) -> Result<T> {
     let releases = Release::table()?;
     let scenarios = every_scenario();
     let catwalk = this::version();
     let today = OffsetDateTime::now_utc().date();
-    let knows = Knowledge { scenarios: &scenarios, issues, releases: &releases, catwalk: &catwalk, today };
-    Ok(gate::hold(policy, reports, &knows))
+    Ok(ask(&Knowledge { scenarios: &scenarios, issues, releases: &releases, catwalk: &catwalk, today }))
 }
 
 /// What to run for a policy: what it requires of this stage, unless flags say what.

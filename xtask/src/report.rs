@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use catwalk_fixtures::{KnownIssue, Release};
 use catwalk_harness::case::KnownIssues;
+use catwalk_harness::conformance::{self, Statement};
 use catwalk_harness::report::{EXIT_DIFFERS, EXIT_NO_ENVIRONMENT, Report, SCHEMA, diff, terminal};
 use catwalk_harness::shard;
 use serde::Deserialize;
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Gate(GateArgs),
     /// Says what differs from one release's report to another's: verdicts, rendered names, coverage, times
     Diff(DiffArgs),
+    /// States as JSON what reports show a release to support, or says what in such a statement they do not show
+    Conformance(ConformanceArgs),
     /// Makes one report of those of all parts of a run (`e2e --shard`); their evidence stays where it is
     Merge(MergeArgs),
 }
@@ -32,6 +35,20 @@ pub(crate) struct DiffArgs {
     first: PathBuf,
     /// Report of the one to compare with it
     second: PathBuf,
+}
+
+/// Options of `report conformance`. Exit code 1 means that nothing can be stated, or that a claim is refused.
+#[derive(clap::Args)]
+pub(crate) struct ConformanceArgs {
+    /// A statement to hold against the reports, in place of making one
+    #[arg(long, value_name = "CONFORMANCE")]
+    check: Option<PathBuf>,
+    /// Known issue that applies to the candidate of the reports, by its id, may be repeated
+    #[arg(long, value_name = "ID")]
+    known_issue: Vec<String>,
+    /// Reports of one release: report.json, of one stage each
+    #[arg(required = true, value_name = "REPORT")]
+    reports: Vec<PathBuf>,
 }
 
 /// Options of `report merge`.
@@ -63,6 +80,7 @@ pub(crate) fn run(command: Command) -> Result<u8> {
     match command {
         Command::Gate(args) => gate(&args),
         Command::Diff(args) => diff(&args),
+        Command::Conformance(args) => conformance(&args),
         Command::Merge(args) => merge(&args),
     }
 }
@@ -70,21 +88,64 @@ pub(crate) fn run(command: Command) -> Result<u8> {
 fn gate(args: &GateArgs) -> Result<u8> {
     let policy = gate::read(&args.policy)?;
     let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
-    let mut issues = KnownIssue::table()?;
-    let releases = Release::table()?;
-    let versions = reports.iter().flat_map(|report| &report.environments).map(|e| &e.about.calico);
-    let candidate = versions.into_iter().find(|version| !releases.iter().any(|r| r.calico == **version));
-    match candidate {
-        Some(candidate) => apply_to(candidate, &args.known_issue, &mut issues)?,
-        None if args.known_issue.is_empty() => {}
-        None => bail!("--known-issue is for candidates, and the reports are of a release of the table"),
-    }
-    let word = gate::hold(&policy, &reports, &KnownIssues::new(issues)?)?;
+    let issues = issues_of(&reports, &args.known_issue)?;
+    let word = gate::hold(&policy, &reports, &issues)?;
     let mut text = String::new();
     terminal::gate(&mut text, &word);
     // Whoever closed the pipe has read enough.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(if word.yes() { 0 } else { EXIT_DIFFERS })
+}
+
+/// The known issues, with those that apply to the reports' candidate.
+fn issues_of(reports: &[Report], known_issue: &[String]) -> Result<KnownIssues> {
+    let mut issues = KnownIssue::table()?;
+    let releases = Release::table()?;
+    let versions = reports.iter().flat_map(|report| &report.environments).map(|e| &e.about.calico);
+    let candidate = versions.into_iter().find(|version| !releases.iter().any(|r| r.calico == **version));
+    match candidate {
+        Some(candidate) => apply_to(candidate, known_issue, &mut issues)?,
+        None if known_issue.is_empty() => {}
+        None => bail!("--known-issue is for candidates, and the reports are of a release of the table"),
+    }
+    Ok(KnownIssues::new(issues)?)
+}
+
+fn conformance(args: &ConformanceArgs) -> Result<u8> {
+    let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
+    let issues = issues_of(&reports, &args.known_issue)?;
+    let Some(path) = &args.check else {
+        return Ok(match gate::conformance(&reports, &issues)? {
+            Ok(statement) => {
+                let _ = writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&statement)?);
+                0
+            }
+            Err(why) => {
+                eprintln!("error: {why}");
+                EXIT_DIFFERS
+            }
+        });
+    };
+    let text = std::fs::read(path).with_context(|| format!("reading the statement {}", path.display()))?;
+    let statement: Statement =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no statement", path.display()))?;
+    if statement.conformance != conformance::VERSION {
+        bail!(
+            "{} is of version {}, and this reads {}",
+            path.display(),
+            statement.conformance,
+            conformance::VERSION
+        );
+    }
+    let refused = gate::refused(&statement, &reports, &issues)?;
+    let mut out = std::io::stdout().lock();
+    for words in &refused {
+        let _ = writeln!(out, "refused: {words}");
+    }
+    if refused.is_empty() {
+        let _ = writeln!(out, "all {} claims for {} are shown", statement.supports.len(), statement.calico);
+    }
+    Ok(if refused.is_empty() { 0 } else { EXIT_DIFFERS })
 }
 
 fn diff(args: &DiffArgs) -> Result<u8> {

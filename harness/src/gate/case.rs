@@ -7,7 +7,7 @@ use crate::judge::{audit, judge};
 use crate::report::{CaseReport, EnvironmentReport};
 
 /// The outcome in a report of these runs, or in which way the case contradicts itself, its environment, or the data.
-pub(super) fn again(
+pub(crate) fn again(
     runs: &str,
     case: &CaseReport,
     environment: Option<&EnvironmentReport>,

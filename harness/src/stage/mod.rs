@@ -26,6 +26,18 @@ use crate::environment::{About, Environment};
 use crate::progress::Teller;
 use crate::timing::Stopwatch;
 
+/// What no stage covers but by what it says otherwise.
+const AXES: [&str; 6] = [
+    "Kubernetes versions other than the one that ran",
+    "the eBPF data plane",
+    "the nftables data plane",
+    "BGP",
+    "dual stack",
+    SEVERAL_NODES,
+];
+/// That Whisker and Goldmane are on different nodes.
+const SEVERAL_NODES: &str = "several nodes";
+
 /// An environment that could not be had: what is wrong, and what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{what}{}", fix.as_ref().map(|fix| format!(". {fix}")).unwrap_or_default())]

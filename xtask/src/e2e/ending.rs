@@ -4,8 +4,18 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use catwalk_harness::report::{EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, summary, terminal};
+use catwalk_harness::conformance::Statement;
+use catwalk_harness::report::{
+    EXIT_INTERRUPTED, EXIT_NO_ENVIRONMENT, Report, summary, terminal, write_whole,
+};
 use tokio::sync::watch;
+
+/// Writes what a run shows the release to support; where it cannot, the report will not be written either, which is said.
+pub(super) fn state(statement: &Statement, folder: &Path) {
+    if let Ok(json) = serde_json::to_vec_pretty(statement) {
+        let _ = write_whole(&folder.join("conformance.json"), &json);
+    }
+}
 
 /// Writes and prints the report; the exit code.
 pub(crate) fn finish(report: &Report, folder: &Path) -> Result<u8> {
@@ -80,7 +90,7 @@ pub(crate) fn forget(folder: &Path) -> std::io::Result<()> {
     for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
         gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
     }
-    for file in ["report.json", "junit.xml", "summary.md", "report.html"] {
+    for file in ["report.json", "junit.xml", "summary.md", "report.html", "conformance.json"] {
         gone(std::fs::remove_file(folder.join(file)))?;
     }
     Ok(())

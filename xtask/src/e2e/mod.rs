@@ -192,6 +192,10 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     if let Some(policy) = policy {
         report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues)?);
     }
+    // Of a run that shows nothing for real there is nothing to state.
+    if let Ok(statement) = gate::conformance(std::slice::from_ref(&report), &issues)? {
+        ending::state(&statement, &args.report);
+    }
     finish(&report, &args.report)
 }
 

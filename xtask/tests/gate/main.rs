@@ -7,6 +7,7 @@
     reason = "helpers of tests end a test where they find what must not be"
 )]
 
+mod conformance;
 mod edits;
 
 use std::path::{Path, PathBuf};

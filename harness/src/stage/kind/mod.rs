@@ -199,10 +199,7 @@ impl Stage for Kind {
     }
 
     fn not_covered(&self) -> Vec<String> {
-        let mut axes = vec![
-            "other Kubernetes versions, the eBPF and nftables data planes, BGP, dual stack, several nodes"
-                .to_owned(),
-        ];
+        let mut axes: Vec<String> = super::AXES.map(str::to_owned).to_vec();
         axes.extend(lock(&self.not_covered).iter().cloned());
         if self.options.cni != Cni::Calico {
             axes.push(

@@ -266,7 +266,8 @@ impl Stage for Nodeless {
     }
 
     fn not_covered(&self) -> Vec<String> {
-        let mut axes = vec!["kube-proxy, CNI, network policy and calico-node: there is no node".to_owned()];
+        let mut axes: Vec<String> = super::AXES.map(str::to_owned).to_vec();
+        axes.push("kube-proxy, CNI, network policy and calico-node: there is no node".to_owned());
         for (pod, what) in lock(&self.not_carried_out).iter().filter(|(_, what)| !what.is_empty()) {
             let what: Vec<&str> = what.iter().map(String::as_str).collect();
             axes.push(format!("of pod {pod}: {}", what.join("; ")));

@@ -298,3 +298,71 @@ fn a_policy_that_cannot_be_held_is_refused() {
         assert!(said.contains(expected), "{policy}: {said}");
     }
 }
+
+#[test]
+fn an_acceptance_holds_on_its_last_day() {
+    let files = Files::new();
+    let known = bytes(&evidence(KNOWN));
+    let today = || time::OffsetDateTime::now_utc().date();
+    // Midnight may come in between.
+    let (code, said) = loop {
+        let day = today();
+        let accept = ACCEPT.replace("2999-12-31", &day.to_string());
+        let answer = files.gate(&format!("{POLICY}{accept}"), &[&known]);
+        if day == today() {
+            break answer;
+        }
+    };
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn of_a_required_case_that_failed_the_failure_is_the_reason_and_no_second_one() {
+    let files = Files::new();
+    let (code, said) = files.gate(POLICY, &[&bytes(&evidence(KNOWN))]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("is not accepted by the policy") && !said.contains("was not shown"), "{said}");
+}
+
+#[test]
+fn which_programs_ran_must_be_known_and_they_must_be_the_release_s() {
+    let files = Files::new();
+    let policy = format!("pulled_images = true\n{POLICY}");
+    let pulled = |edit: fn(&mut Value)| {
+        let mut report = evidence(GOOD);
+        for (name, digest) in report["environments"][0]["provenance"].as_object_mut().unwrap() {
+            if let Some(image) = name.strip_prefix("image ") {
+                *digest = json!(format!("{}@sha256:0f", image.rsplit_once(':').unwrap().0));
+            }
+        }
+        edit(&mut report);
+        files.gate(&policy, &[&bytes(&report)])
+    };
+    let (code, said) = pulled(|_| {});
+    assert_eq!(code, 0, "{said}");
+    let unknown = "it is not known which operator ran";
+    let no_operator = |report: &mut Value| {
+        let provenance = report["environments"][0]["provenance"].as_object_mut().unwrap();
+        provenance.retain(|name, _| !name.contains("operator:"));
+    };
+    let (code, said) = pulled(no_operator);
+    assert!(code == 1 && said.contains(unknown), "{said}");
+    // Where none ran, or the environment could not be had, other reasons say so.
+    let (code, said) = pulled(|report| {
+        report["modelled"] = json!(true);
+        report["environments"][0]["about"]["modelled"] = json!(true);
+        report["environments"][0]["provenance"] = json!({});
+    });
+    assert!(code == 1 && said.contains("is modelled") && !said.contains(unknown), "{said}");
+    let (code, said) = pulled(|report| {
+        report["environments"][0]["problem"] = json!("no cluster");
+        report["environments"][0]["provenance"] = json!({});
+    });
+    assert!(code == 1 && said.contains("no cluster") && !said.contains(unknown), "{said}");
+    let (code, said) = pulled(|report| {
+        let provenance = report["environments"][0]["provenance"].as_object_mut().unwrap();
+        let digest = provenance.remove("image docker.io/calico/goldmane:v3.30.1").unwrap();
+        provenance.insert("image docker.io/calico/goldmane:v3.30.0".to_owned(), digest);
+    });
+    assert!(code == 1 && said.contains("goldmane:v3.30.0 ran, and v3.30.1 has v3.30.1"), "{said}");
+}

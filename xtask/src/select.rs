@@ -34,6 +34,9 @@ pub(crate) fn groups(
     releases: &[Release],
 ) -> Result<Vec<Group>> {
     let scenarios = scenarios(&selection.scenarios)?;
+    if let (true, Some(name)) = (stage != "kind", configs.of_clusters(&selection.with)?.first()) {
+        bail!("--with {name} is of nodes, which {stage} has not: it goes with --stage kind");
+    }
     let mut groups = Vec::new();
     for calico in versions(&selection.calico, stage, releases)? {
         for (domain, dns) in domains(selection, stage, configs)? {
@@ -215,8 +218,12 @@ mod tests {
         let selection = Selection { with, domains: words(&["a.b"]), ..Selection::default() };
         let groups = select(selection, "kind").unwrap();
         assert_eq!(ids(&groups), ["v3.32.1-a.b-strict+gatewayapi+managementcluster"]);
+        let of_nodes = Selection { with: words(&["worker"]), ..Selection::default() };
+        assert_eq!(ids(&select(of_nodes.clone(), "kind").unwrap())[0], "v3.32.1-cluster.local-strict+worker");
+        let error = select(of_nodes, "nodeless").err().unwrap().to_string();
+        assert!(error.contains("--with worker is of nodes"), "{error}");
         let error = extras(&words(&["nonsense"]), &configs).unwrap_err().to_string();
-        assert!(error.contains("There are gatewayapi, managementcluster"), "{error}");
+        assert!(error.contains("There are gatewayapi, managementcluster, worker"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Cluster configurations: `kind-configs/*.yaml`, one per cluster domain and DNS profile, merged over `base.yaml`; and
-//! `kind-configs/with/*.yaml`, objects that make the operator render more.
+//! `kind-configs/with/*.yaml`, what is set up beside Calico as released: objects, and parts of kind's `Cluster`.
 
 use std::path::{Path, PathBuf};
 
@@ -95,6 +95,21 @@ impl Configs {
 
     /// The objects of `with/NAME.yaml` for each name, in order.
     pub fn extras(&self, names: &[String]) -> Result<Vec<Value>, NoEnvironment> {
+        Ok(self.documents(names)?.into_iter().filter(|document| !is_cluster(document)).collect())
+    }
+
+    /// Which of the names need a cluster of kind's: there is a part of its configuration in them.
+    pub fn of_clusters<'n>(&self, names: &'n [String]) -> Result<Vec<&'n str>, NoEnvironment> {
+        let mut found = Vec::new();
+        for name in names {
+            if self.documents(std::slice::from_ref(name))?.iter().any(is_cluster) {
+                found.push(name.as_str());
+            }
+        }
+        Ok(found)
+    }
+
+    fn documents(&self, names: &[String]) -> Result<Vec<Value>, NoEnvironment> {
         let known = self.known_extras();
         let mut objects = Vec::new();
         for name in names {
@@ -133,8 +148,12 @@ impl Configs {
         dns: DnsProfile,
         cni: Cni,
         node_image: Option<&str>,
-    ) -> Value {
+        with: &[String],
+    ) -> Result<Value, NoEnvironment> {
         let mut cluster = self.merged(domain, dns, |base| &base.cluster, |config| &config.cluster);
+        for patch in self.documents(with)?.iter().filter(|document| is_cluster(document)) {
+            merge(&mut cluster, patch);
+        }
         cluster["kind"] = json!("Cluster");
         cluster["apiVersion"] = json!("kind.x-k8s.io/v1alpha4");
         if !cluster["nodes"].is_array() {
@@ -151,7 +170,7 @@ impl Configs {
         let mut patches = vec![json!(patch)];
         patches.extend(cluster["kubeadmConfigPatches"].as_array().cloned().unwrap_or_default());
         cluster["kubeadmConfigPatches"] = json!(patches);
-        cluster
+        Ok(cluster)
     }
 
     /// The merge patch for Calico's Installation; its IP pool lies in the cluster's pod subnet, or the operator
@@ -174,6 +193,12 @@ impl Configs {
         }
         value
     }
+}
+
+/// Whether it is kind's own.
+fn is_cluster(document: &Value) -> bool {
+    document["kind"] == "Cluster"
+        && document["apiVersion"].as_str().is_some_and(|v| v.starts_with("kind.x-k8s.io/"))
 }
 
 /// Shows a folder of this machine to every node, read-only.
@@ -225,7 +250,8 @@ mod tests {
     #[test]
     fn the_domain_is_patched_without_a_version_and_the_host_s_search_domains_stay_out() {
         let domain = ClusterDomain::observed("never.named");
-        let cluster = configs().cluster(&domain, DnsProfile::Strict, Cni::Calico, Some("node:1"));
+        let cluster =
+            configs().cluster(&domain, DnsProfile::Strict, Cni::Calico, Some("node:1"), &[]).unwrap();
         let patch = cluster["kubeadmConfigPatches"][0].as_str().unwrap();
         assert!(patch.contains("dnsDomain: never.named") && !patch.contains("apiVersion"), "{patch}");
         assert_eq!(cluster["networking"]["dnsSearch"], json!([]));
@@ -247,8 +273,27 @@ mod tests {
         assert_eq!(kinds, ["GatewayAPI", "ManagementClusterConnection", "Secret"]);
         for unknown in ["nonsense", "../base", ""] {
             let error = extras(&["gatewayapi", unknown]).unwrap_err().to_string();
-            assert!(error.ends_with("There are gatewayapi, managementcluster"), "{error}");
+            assert!(error.ends_with("There are gatewayapi, managementcluster, worker"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_worker_is_a_second_node_of_the_same_image_and_objects_that_say_who_is_on_it() {
+        let with = ["worker".to_owned()];
+        let domain = ClusterDomain::observed("never.named");
+        let cluster =
+            configs().cluster(&domain, DnsProfile::Strict, Cni::Calico, Some("node:1"), &with).unwrap();
+        let nodes: Vec<(&Value, &Value)> =
+            cluster["nodes"].as_array().unwrap().iter().map(|node| (&node["role"], &node["image"])).collect();
+        assert_eq!(
+            nodes,
+            [(&json!("control-plane"), &json!("node:1")), (&json!("worker"), &json!("node:1"))]
+        );
+        assert_eq!(cluster["networking"]["podSubnet"], "192.168.0.0/16", "the base's parts stay");
+        let kinds: Vec<Value> = configs().extras(&with).unwrap().iter().map(|o| o["kind"].clone()).collect();
+        assert_eq!(kinds, ["Whisker", "Goldmane"]);
+        let both = ["gatewayapi".to_owned(), "worker".to_owned()];
+        assert_eq!(configs().of_clusters(&both).unwrap(), ["worker"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use catwalk_fixtures::pki::{Authority, LeafRequest, PkiError};
 use serde_json::{Value, json};
 
 use super::NoEnvironment;
-use super::config::KEY_PAIR;
+use super::config::{self, KEY_PAIR};
 
 /// The annotation that names the TigeraStatus by which the operator tells that it has rendered an object's components.
 const STATUS: &str = "catwalk.dev/tigera-status";
@@ -25,6 +25,21 @@ fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
 pub(super) fn statuses(extras: &[Value]) -> Vec<String> {
     let of_extras = extras.iter().filter_map(|object| annotation(object, STATUS));
     ALWAYS.into_iter().chain(of_extras).map(str::to_owned).collect()
+}
+
+/// Adds an object to others, or merges it over the one that it is.
+pub(super) fn add(objects: &mut Vec<Value>, extra: Value) {
+    let is_same = |object: &Value| {
+        [&["apiVersion"][..], &["kind"], &["metadata", "name"], &["metadata", "namespace"]].iter().all(
+            |path| {
+                path.iter().fold(object, |at, key| &at[*key]) == path.iter().fold(&extra, |at, key| &at[*key])
+            },
+        )
+    };
+    match objects.iter_mut().find(|object| is_same(object)) {
+        Some(object) => config::merge(object, &extra),
+        None => objects.push(extra),
+    }
 }
 
 /// Whether calico-apiserver must run for them.
@@ -70,6 +85,16 @@ mod tests {
 
     use super::*;
     use crate::stage::config::Configs;
+
+    #[test]
+    fn what_is_there_already_is_changed_and_not_doubled() {
+        let whisker = |spec: Value| json!({"apiVersion": "operator.tigera.io/v1", "kind": "Whisker", "metadata": {"name": "default"}, "spec": spec});
+        let other = json!({"apiVersion": "operator.tigera.io/v1", "kind": "Goldmane", "metadata": {"name": "default"}});
+        let mut objects = vec![whisker(json!({"notifications": "Disabled"}))];
+        add(&mut objects, whisker(json!({"whiskerDeployment": {}})));
+        add(&mut objects, other.clone());
+        assert_eq!(objects, [whisker(json!({"notifications": "Disabled", "whiskerDeployment": {}})), other]);
+    }
 
     #[test]
     fn every_extra_says_by_which_status_it_is_rendered_and_every_secret_gets_its_keys() {

@@ -55,7 +55,8 @@ pub(super) fn print_plan(
         let about = &group.about;
         let mut text = format!("{}: {} scenarios\n", about.id(), group.scenarios.len());
         if args.stage == StageName::Kind {
-            let cluster = configs.cluster(&about.domain, about.dns, cni, args.node_image.as_deref());
+            let cluster =
+                configs.cluster(&about.domain, about.dns, cni, args.node_image.as_deref(), &about.with)?;
             text.push_str(&format!("  kind cluster: {cluster}\n"));
             if let Some(release) =
                 releases.iter().find(|r| r.calico == about.calico).filter(|_| !args.standin)

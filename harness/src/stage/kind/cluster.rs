@@ -37,8 +37,9 @@ impl Kind {
         teller: &Teller,
     ) -> Result<Client, NoEnvironment> {
         let options = &self.options;
+        let image = options.node_image.as_deref();
         let mut config =
-            options.configs.cluster(&about.domain, about.dns, options.cni, options.node_image.as_deref());
+            options.configs.cluster(&about.domain, about.dns, options.cni, image, &about.with)?;
         if self.shared()?.info.local {
             config::mount(&mut config, &options.ledger.files(), images::IN_NODE);
         }

@@ -5,13 +5,14 @@ mod corefile;
 mod environment;
 mod forward;
 mod images;
+mod placement;
 mod preflight;
 mod ready;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ pub struct Kind {
     half_made: Mutex<BTreeMap<String, HalfMade>>,
     /// What came to light about what the results do not cover.
     not_covered: Mutex<BTreeSet<String>>,
+    /// Whether Whisker and Goldmane were on different nodes somewhere.
+    several_nodes: AtomicBool,
 }
 
 /// A cluster that is being made.
@@ -104,6 +107,7 @@ impl Kind {
             shared: OnceCell::new(),
             half_made: Mutex::default(),
             not_covered: Mutex::default(),
+            several_nodes: AtomicBool::new(false),
         }
     }
 
@@ -200,6 +204,9 @@ impl Stage for Kind {
 
     fn not_covered(&self) -> Vec<String> {
         let mut axes: Vec<String> = super::AXES.map(str::to_owned).to_vec();
+        if self.several_nodes.load(Ordering::Relaxed) {
+            axes.retain(|axis| axis != super::SEVERAL_NODES);
+        }
         axes.extend(lock(&self.not_covered).iter().cloned());
         if self.options.cni != Cni::Calico {
             axes.push(
@@ -311,7 +318,9 @@ impl Stage for Kind {
                 for resource in resources.iter_mut().filter(|r| r["kind"] == json!("Installation")) {
                     config::merge(resource, &patch);
                 }
-                resources.extend(extras::with_key_pairs(extras.clone())?);
+                for extra in extras::with_key_pairs(extras.clone())? {
+                    extras::add(&mut resources, extra);
+                }
                 api::apply(&client, &resources, deadline, &tell).await.map_err(no)
             }
         };
@@ -323,7 +332,12 @@ impl Stage for Kind {
         let ready = ready::goldmane_has_an_endpoint(&client, self.options.cni, deadline, &tell);
         stopwatch.part("ready", true, ready).await?;
 
+        let nodes = placement::seen(&client, &cluster, deadline, &tell).await?;
+        if nodes.is_apart() {
+            self.several_nodes.store(true, Ordering::Relaxed);
+        }
         let mut provenance: BTreeMap<String, String> = BTreeMap::from([
+            ("nodes".to_owned(), nodes.to_string()),
             ("kind".to_owned(), shared.kind_version.clone()),
             ("engine".to_owned(), shared.info.version.clone()),
             ("operator".to_owned(), release.operator.clone()),

@@ -7,7 +7,9 @@ use testcontainers::bollard::Docker;
 use testcontainers::bollard::container::LogOutput;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecResults};
-use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use testcontainers::bollard::query_parameters::{
+    CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
 use testcontainers::core::client::docker_client_instance;
 
 use super::command;
@@ -188,6 +190,18 @@ impl Engine {
         let made: Result<Vec<_>, Error> =
             self.docker.create_image(Some(options), Some(body), None).try_collect().await;
         made.map(|_| ()).map_err(|e| failed(&doing, &e))
+    }
+
+    /// Gives an image another name.
+    pub(super) async fn tag(
+        &self,
+        reference: &str,
+        repository: &str,
+        tag: &str,
+    ) -> Result<(), NoEnvironment> {
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let tagged = self.docker.tag_image(reference, Some(options)).await;
+        tagged.map_err(|e| failed(&format!("naming {reference} {repository}:{tag}"), &e))
     }
 
     /// Removes an image; one that is gone is removed.

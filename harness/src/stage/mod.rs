@@ -14,6 +14,7 @@ pub mod nodeless;
 pub mod objects;
 mod programs;
 pub mod reap;
+mod substitutes;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use manifests::{candidate, fetch_manifests};
+pub use substitutes::Substitutes;
 
 use crate::environment::{About, Environment};
 use crate::progress::Teller;

@@ -55,10 +55,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
     pub(super) kubernetes: String,
     /// Image in place of another, by the last part of its name: `goldmane=registry.example/mine:dev`, may be repeated
-    /// (nodeless)
+    /// (kind, nodeless)
     #[arg(long, value_name = "NAME=REF", value_parser = image)]
     pub(super) image: Vec<(String, String)>,
-    /// Registry, with a path if need be, in place of that of every image (nodeless)
+    /// Registry, with a path if need be, in place of that of every image (kind, nodeless)
     #[arg(long, value_name = "REGISTRY")]
     pub(super) registry: Option<String>,
     /// Search domain of the host that resolv.conf has in front of the cluster's, may be repeated (nodeless)
@@ -176,8 +176,8 @@ pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
         ("--cni", args.cni.is_some(), kind),
         ("--node-image", args.node_image.is_some(), kind),
         ("--kubernetes", args.kubernetes != KUBERNETES, nodeless),
-        ("--image", !args.image.is_empty(), nodeless),
-        ("--registry", args.registry.is_some(), nodeless),
+        ("--image", !args.image.is_empty(), kind || nodeless),
+        ("--registry", args.registry.is_some(), kind || nodeless),
         ("--search", !args.search.is_empty(), nodeless),
     ];
     let idle = flags.into_iter().find(|(_, given, looked_at)| *given && !looked_at);

@@ -22,8 +22,8 @@ use catwalk_harness::shard::{self, Shard};
 use catwalk_harness::stage::config::{Cni, Configs};
 use catwalk_harness::stage::kind::{Kind, KindOptions};
 use catwalk_harness::stage::lab::Lab;
-use catwalk_harness::stage::nodeless::{Nodeless, NodelessOptions, Substitutes};
-use catwalk_harness::stage::{Stage, fetch_manifests};
+use catwalk_harness::stage::nodeless::{Nodeless, NodelessOptions};
+use catwalk_harness::stage::{Stage, Substitutes, fetch_manifests};
 
 use crate::gate;
 use crate::select::{self, Selection};
@@ -123,6 +123,8 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
             Some(Ledger::open(&ledgers_folder()).context("opening the run's ledger")?)
         }
     };
+    let substitutes =
+        Substitutes { registry: args.registry.clone(), images: args.image.iter().cloned().collect() };
     let stage: Arc<dyn Stage> = match &ledger {
         None => Arc::new(Lab::new(releases)),
         Some(ledger) if args.stage == StageName::Nodeless => Arc::new(Nodeless::new(NodelessOptions {
@@ -131,10 +133,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
             manifests: args.manifests.clone(),
             standin: args.standin,
             kubernetes: args.kubernetes.clone(),
-            substitutes: Substitutes {
-                registry: args.registry.clone(),
-                images: args.image.iter().cloned().collect(),
-            },
+            substitutes,
             ledger: ledger.clone(),
             workspace: workspace.clone(),
             timeout,
@@ -146,6 +145,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
             standin: args.standin,
             cni,
             node_image: args.node_image.clone(),
+            substitutes,
             ledger: ledger.clone(),
             workspace: workspace.clone(),
             timeout,

@@ -65,11 +65,13 @@ impl Kind {
     pub(super) async fn load(&self, cluster: &str, archive: &Archive) -> Result<(), NoEnvironment> {
         let shared = self.shared()?;
         if shared.info.local {
-            return images::load_from_mount(&shared.engine, cluster, &archive.path).await;
+            images::load_from_mount(&shared.engine, cluster, &archive.path).await?;
+        } else {
+            let path = archive.path.to_string_lossy();
+            let words = ["load", "image-archive", &path, "--name", cluster];
+            command::kind(&self.options.ledger, &words, None, &|_| {}).await?;
         }
-        let path = archive.path.to_string_lossy();
-        let words = ["load", "image-archive", &path, "--name", cluster];
-        command::kind(&self.options.ledger, &words, None, &|_| {}).await.map(|_| ())
+        images::name_substitutes(&shared.engine, cluster, archive).await
     }
 
     /// kind drops a patch that it does not understand, without a word: then this would be a test of cluster.local.

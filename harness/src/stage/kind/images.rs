@@ -1,21 +1,33 @@
 //! Images into clusters: had once per run, in one archive per release, while the clusters are being created.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use catwalk_fixtures::Release;
+use catwalk_fixtures::{CALICO_NAMESPACE, OPERATOR_NAMESPACE, Release};
+use kube::Client;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::owner::Ledger;
+use super::KindOptions;
+use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
-use crate::stage::NoEnvironment;
+use crate::stage::api::pods;
+use crate::stage::containers::{Network, NewContainer, pod_name};
 use crate::stage::engine::{Engine, EngineInfo};
 use crate::stage::programs::Program;
+use crate::stage::substitutes::{name, normalized};
+use crate::stage::{NoEnvironment, Substitutes};
+use crate::wait::{Probe, wait_for};
 
 /// Images of a release that no program of a default installation runs. One that is wrongly in this list costs time
 /// alone: the node then pulls it itself.
 const NOT_STARTED: [&str; 5] = ["envoy-", "guardian", "key-cert-provisioner", "windows", "istio-"];
+
+/// The operator's image, by the last part of its name.
+const OPERATOR: &str = "operator";
+/// The longest that an operator may take to list its images.
+const LISTING: Duration = Duration::from_secs(60);
 
 /// Where the nodes see it.
 pub(super) const IN_NODE: &str = "/catwalk-images";
@@ -44,6 +56,67 @@ pub(super) async fn load_from_mount(
     Ok(())
 }
 
+/// Gives the images that stand for others the names under which the operator asks for these, in every node and nowhere
+/// else.
+pub(super) async fn name_substitutes(
+    engine: &Engine,
+    cluster: &str,
+    archive: &Archive,
+) -> Result<(), NoEnvironment> {
+    if archive.stand_for.is_empty() {
+        return Ok(());
+    }
+    for node in engine.nodes(cluster).await? {
+        for (rendered, own) in &archive.stand_for {
+            let words = ["ctr", "--namespace=k8s.io", "images", "tag", "--force"];
+            engine.exec(&node, &[&words[..], &[&normalized(own), rendered]].concat()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Holds that every image runs for which another stands is that other; which of them no pod runs.
+pub(super) async fn substituted(
+    client: &Client,
+    archive: &Archive,
+    substitutes: &Substitutes,
+) -> Result<Vec<String>, NoEnvironment> {
+    let mut images = BTreeSet::new();
+    for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE] {
+        let pods = pods(client, namespace, "").await.map_err(|e| NoEnvironment::because(e.to_string()))?;
+        for spec in pods.into_iter().filter_map(|pod| pod.spec) {
+            let all = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
+            images.extend(all.filter_map(|container| container.image));
+        }
+    }
+    held(&images, archive, substitutes)
+}
+
+fn held(
+    running: &BTreeSet<String>,
+    archive: &Archive,
+    substitutes: &Substitutes,
+) -> Result<Vec<String>, NoEnvironment> {
+    for image in running {
+        let wanted = substitutes.of(image);
+        // The project's own are no release's.
+        if wanted != *image
+            && !image.starts_with("catwalk/")
+            && !archive.stand_for.contains_key(&normalized(image))
+        {
+            return Err(NoEnvironment::with_fix(
+                format!(
+                    "{image} runs, and not {wanted}, which should stand for it: the operator did not list it"
+                ),
+                format!("Name it with --image {}=REF", name(image)),
+            ));
+        }
+    }
+    let runs = |of: &str| running.iter().any(|image| name(image) == of);
+    let idle = substitutes.images.iter().filter(|(of, _)| !runs(of));
+    Ok(idle.map(|(of, reference)| format!("image {of}={reference}: no pod runs it")).collect())
+}
+
 /// An archive with a release's images.
 #[derive(Clone, Debug)]
 pub(super) struct Archive {
@@ -51,6 +124,9 @@ pub(super) struct Archive {
     pub path: PathBuf,
     /// Digest or id by image.
     pub digests: BTreeMap<String, String>,
+    /// By the name under which the operator asks for an image, as containerd writes it: the name of the one in the
+    /// archive that stands for it.
+    pub stand_for: BTreeMap<String, String>,
     /// The image that makes traffic, if it could be made.
     pub traffic: Result<String, NoEnvironment>,
 }
@@ -62,22 +138,38 @@ pub(super) struct Images {
     ledger: Ledger,
     workspace: PathBuf,
     standin: bool,
+    substitutes: Substitutes,
+    /// What Calico's images are called, in any release.
+    names: BTreeSet<String>,
     made: Mutex<BTreeMap<String, Arc<Made>>>,
 }
 
 /// An archive, or why there is none; made once.
 type Made = OnceCell<Result<Archive, NoEnvironment>>;
 
+/// An image that is to be in the archive.
+struct Needed {
+    /// What the operator asks for.
+    rendered: String,
+    /// Whether the node may get it by itself, where it cannot be had here.
+    may_be_missing: bool,
+}
+
 impl Images {
     /// For one run.
-    pub(super) fn new(
-        engine: Engine,
-        info: EngineInfo,
-        ledger: Ledger,
-        workspace: PathBuf,
-        standin: bool,
-    ) -> Self {
-        Self { engine, info, ledger, workspace, standin, made: Mutex::default() }
+    pub(super) fn new(engine: Engine, info: EngineInfo, options: &KindOptions) -> Self {
+        let names =
+            options.releases.iter().flat_map(|release| &release.images).map(|image| name(image).to_owned());
+        Self {
+            engine,
+            info,
+            ledger: options.ledger.clone(),
+            workspace: options.workspace.clone(),
+            standin: options.standin,
+            substitutes: options.substitutes.clone(),
+            names: names.chain(options.substitutes.images.keys().cloned()).collect(),
+            made: Mutex::default(),
+        }
     }
 
     /// The release's archive; made by the first who asks, waited for by the others.
@@ -91,40 +183,193 @@ impl Images {
     async fn make(&self, key: &str, release: &Release, teller: &Teller) -> Result<Archive, NoEnvironment> {
         let make =
             |program: Program| program.make_image(&self.engine, &self.info, &self.ledger, &self.workspace);
+        let mut archive = Archive {
+            path: self.ledger.files().join(format!("{key}.tar")),
+            digests: BTreeMap::new(),
+            stand_for: BTreeMap::new(),
+            traffic: Err(NoEnvironment::because("stand-ins see no traffic")),
+        };
         let mut images = Vec::new();
-        let mut traffic = Err(NoEnvironment::because("stand-ins see no traffic"));
         if self.standin {
             teller.tell("building the stand-in's image", "");
             images.push(make(Program::Standin).await?);
         } else {
             teller.tell("building the image that makes traffic", "");
-            traffic = make(Program::Traffic).await;
-            images.extend(traffic.iter().cloned());
-            images.extend(self.of_release(release, teller).await?);
+            archive.traffic = make(Program::Traffic).await;
+            images.extend(archive.traffic.iter().cloned());
+            for needed in self.needed(release, teller).await? {
+                images.extend(self.have(key, &needed, &mut archive, teller).await?);
+            }
         }
-        let mut digests = BTreeMap::new();
-        for image in &images {
-            digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
+        for image in images.iter().filter(|image| !archive.stand_for.values().any(|own| own == *image)) {
+            archive.digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
         }
-        let path = self.ledger.files().join(format!("{key}.tar"));
         teller.tell("saving the images into an archive", &format!("{} images", images.len()));
-        self.engine.save(&self.ledger, &images, &self.info.platform, &path).await?;
-        Ok(Archive { path, digests, traffic })
+        self.engine.save(&self.ledger, &images, &self.info.platform, &archive.path).await?;
+        Ok(archive)
     }
 
-    async fn of_release(&self, release: &Release, teller: &Teller) -> Result<Vec<String>, NoEnvironment> {
-        let mut images = Vec::new();
-        for image in &release.images {
-            let name = image.rsplit('/').next().unwrap_or(image);
-            if NOT_STARTED.iter().any(|word| name.contains(word)) {
-                continue;
+    /// The images of a release that its programs are started from: by the table, or where another operator runs than the
+    /// table's, by that operator's own word.
+    async fn needed(&self, release: &Release, teller: &Teller) -> Result<Vec<Needed>, NoEnvironment> {
+        let operator = release.images.iter().find(|image| name(image) == OPERATOR);
+        let is_other = release.manifests.is_empty() || self.substitutes.images.contains_key(OPERATOR);
+        let images = match operator {
+            Some(operator) if is_other => {
+                teller.tell("asking the operator for its images", operator);
+                let mut images = vec![operator.clone()];
+                images.extend(chosen(&self.listed(operator).await?, &self.names));
+                images
             }
-            if self.engine.image(image).await?.is_none() {
-                teller.tell("pulling images", image);
-                self.engine.pull(&self.ledger, image, &self.info.platform).await?;
-            }
-            images.push(image.clone());
+            _ => release.images.clone(),
+        };
+        if let Some(unknown) =
+            self.substitutes.images.keys().find(|of| !images.iter().any(|i| name(i) == **of))
+        {
+            let names: Vec<&str> = images.iter().map(|image| name(image)).collect();
+            return Err(NoEnvironment::because(format!(
+                "--image {unknown}=...: no image of {} is called so; there are {}",
+                release.calico,
+                names.join(", ")
+            )));
         }
-        Ok(images)
+        let is_named = |image: &str| self.substitutes.images.contains_key(name(image));
+        let is_started =
+            |image: &String| is_named(image) || !NOT_STARTED.iter().any(|word| name(image).contains(word));
+        let needed = images.into_iter().filter(is_started).map(|rendered| {
+            let may_be_missing =
+                is_other && name(&rendered) != OPERATOR && self.substitutes.of(&rendered) == rendered;
+            Needed { rendered, may_be_missing }
+        });
+        Ok(needed.collect())
+    }
+
+    /// What the operator says that it would start (tigera/operator, `main.go`, `-print-images=list`), a line each.
+    async fn listed(&self, operator: &str) -> Result<String, NoEnvironment> {
+        let wanted = self.substitutes.of(operator);
+        self.pulled(&wanted, operator).await?;
+        let failed = |why: String| {
+            NoEnvironment::because(format!("asking {wanted} for its images (-print-images=list): {why}"))
+        };
+        let owner = format!("{}-images", self.ledger.run());
+        self.ledger.enter(Owned::Plane, &owner).map_err(|e| failed(format!("writing the ledger: {e}")))?;
+        let name = pod_name(&owner, "operator");
+        let container = NewContainer {
+            args: vec!["-print-images=list".to_owned()],
+            ..NewContainer::new(name.clone(), &wanted, &owner, Network::Named("none".to_owned()))
+        };
+        let running = self.engine.start(container).await?;
+        let until = Instant::now() + LISTING;
+        let ended =
+            wait_for("the operator's list of images", until, Duration::from_millis(200), &|_, _| {}, || async {
+                match self.engine.state(running.id()).await {
+                    Ok(Some(state)) if state.running => Probe::NotYet("it runs".to_owned()),
+                    Ok(Some(state)) => Probe::Done(state.exit_code),
+                    Ok(None) => Probe::Never("its container is gone".to_owned()),
+                    Err(e) => Probe::NotYet(e.to_string()),
+                }
+            });
+        let ended = ended.await.map_err(|e| failed(e.to_string()));
+        let said = self.engine.logs(running.id(), 0).await;
+        drop(running);
+        self.engine.remove_plane(&owner).await?;
+        match (ended?, said?) {
+            (0, said) => Ok(said),
+            (code, said) => Err(failed(format!("exit code {code}: {}", said.trim()))),
+        }
+    }
+
+    /// Has an image, and gives the name under which it goes into the archive; none where the node is left to get it.
+    async fn have(
+        &self,
+        key: &str,
+        needed: &Needed,
+        archive: &mut Archive,
+        teller: &Teller,
+    ) -> Result<Option<String>, NoEnvironment> {
+        let rendered = &needed.rendered;
+        let wanted = self.substitutes.of(rendered);
+        teller.tell("getting images", &wanted);
+        match self.pulled(&wanted, rendered).await {
+            Err(_) if needed.may_be_missing => return Ok(None),
+            pulled => pulled?,
+        }
+        if wanted == *rendered {
+            return Ok(Some(wanted));
+        }
+        // It is named for this run alone: the user's own names stay what they are.
+        let repository = format!("catwalk/{key}/{}", name(rendered)).to_ascii_lowercase();
+        let own = format!("{repository}:{}", self.ledger.run());
+        self.ledger
+            .enter(Owned::Image, &own)
+            .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))?;
+        self.engine.tag(&wanted, &repository, &self.ledger.run().to_string()).await?;
+        archive.digests.insert(wanted.clone(), self.engine.image(&wanted).await?.unwrap_or_default());
+        archive.stand_for.insert(normalized(rendered), own.clone());
+        Ok(Some(own))
+    }
+
+    async fn pulled(&self, wanted: &str, rendered: &str) -> Result<(), NoEnvironment> {
+        if self.engine.image(wanted).await?.is_some() {
+            return Ok(());
+        }
+        let pulled = self.engine.pull(&self.ledger, wanted, &self.info.platform).await;
+        pulled.map_err(|e| Substitutes::not_pulled(e, wanted, rendered))
+    }
+}
+
+/// Of the operator's list, the images of these names: of each name the first, which is Calico's own, and no special
+/// build of it.
+fn chosen(list: &str, names: &BTreeSet<String>) -> Vec<String> {
+    let mut chosen: Vec<String> = Vec::new();
+    for line in
+        list.lines().map(str::trim).filter(|line| line.contains('/') && !line.contains(char::is_whitespace))
+    {
+        let is_new = !chosen.iter().any(|known| name(known) == name(line));
+        if is_new && name(line) != OPERATOR && names.contains(name(line)) && !line.ends_with("-fips") {
+            chosen.push(line.to_owned());
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// The beginning of what operator v1.38.1 prints, and some of its end.
+    #[test]
+    fn of_the_operator_s_list_calico_s_own_images_are_taken() {
+        let list = "2026/11/25 11:12:20 [INFO] Failed to read serviceaccount/namespace file\n\
+                    docker.io/calico/cni:v3.30.1\ndocker.io/calico/cni:v3.30.1-fips\ndocker.io/calico/node:v3.30.1\n\
+                    quay.io/calico/node:v3.30.1-fips\ndocker.io/calico/node-windows:v3.30.1\n\
+                    quay.io/tigera/cnx-apiserver:release-calient-v3.21\nquay.io/tigera/cni:release-calient-v3.21\n\
+                    quay.io/tigera/operator:v1.38.1\n";
+        let chosen = chosen(list, &names(&["cni", "node", "operator"]));
+        assert_eq!(chosen, ["docker.io/calico/cni:v3.30.1", "docker.io/calico/node:v3.30.1"]);
+    }
+
+    #[test]
+    fn an_image_that_runs_in_its_own_place_though_another_should_is_no_environment() {
+        let images = BTreeMap::from([("goldmane".to_owned(), "mine/goldmane:dev".to_owned())]);
+        let substitutes = Substitutes { registry: None, images };
+        let archive = |stand_for: &[&str]| Archive {
+            path: PathBuf::new(),
+            digests: BTreeMap::new(),
+            stand_for: stand_for.iter().map(|image| ((*image).to_owned(), "own".to_owned())).collect(),
+            traffic: Err(NoEnvironment::because("")),
+        };
+        let running =
+            names(&["calico/goldmane:v3.30.1", "calico/node:v3.30.1", "catwalk/catwalk-traffic:run"]);
+        let held = |running, stand_for: &[&str]| held(running, &archive(stand_for), &substitutes);
+        assert_eq!(held(&running, &["docker.io/calico/goldmane:v3.30.1"]).unwrap(), Vec::<String>::new());
+        let error = held(&running, &["docker.io/calico/goldmane:v3.30.0"]).unwrap_err().to_string();
+        assert!(error.contains("calico/goldmane:v3.30.1 runs, and not mine/goldmane:dev"), "{error}");
+        let idle = held(&names(&["calico/node:v3.30.1"]), &[]).unwrap();
+        assert_eq!(idle, ["image goldmane=mine/goldmane:dev: no pod runs it"]);
     }
 }

@@ -31,7 +31,7 @@ use super::calico::Calico;
 use super::config::{self, Cni, Configs};
 use super::engine::{Engine, EngineInfo};
 use super::manifests::{self, Manifests};
-use super::{NoEnvironment, Provisioned, Stage, api, extras, programs, reap};
+use super::{NoEnvironment, Provisioned, Stage, Substitutes, api, extras, programs, reap};
 use crate::environment::{About, LookError};
 use crate::owner::Ledger;
 use crate::progress::Teller;
@@ -52,6 +52,8 @@ pub struct KindOptions {
     pub cni: Cni,
     /// A node image in place of kind's own default.
     pub node_image: Option<String>,
+    /// Images in place of others.
+    pub substitutes: Substitutes,
     /// The run's ledger.
     pub ledger: Ledger,
     /// This project's folder, from which its own programs are built.
@@ -245,13 +247,7 @@ impl Stage for Kind {
                 manifests.insert(about.calico.clone(), files);
             }
         }
-        let images = Images::new(
-            engine.clone(),
-            info.clone(),
-            ledger.clone(),
-            self.options.workspace.clone(),
-            self.options.standin,
-        );
+        let images = Images::new(engine.clone(), info.clone(), &self.options);
         let shared = Shared { engine, info, kind_version: machine.kind, images, manifests };
         self.shared.set(shared).map_err(|_| vec![NoEnvironment::because("the stage was prepared twice")])
     }
@@ -299,7 +295,7 @@ impl Stage for Kind {
         };
         let (archive, (client, applied)) = tokio::try_join!(load, configure)?;
         let sees_traffic = !self.options.standin && self.options.cni == Cni::Calico;
-        let traffic = sees_traffic.then_some(archive.traffic);
+        let traffic = sees_traffic.then(|| archive.traffic.clone());
 
         let extras = self.options.configs.extras(&about.with)?;
         let tell = teller.as_tell();
@@ -348,6 +344,8 @@ impl Stage for Kind {
         if let Some(image) = &self.options.node_image {
             provenance.insert("node image".to_owned(), image.clone());
         }
+        let substituted = images::substituted(&client, &archive, &self.options.substitutes).await?;
+        lock(&self.not_covered).extend(substituted);
         provenance
             .extend(archive.digests.iter().map(|(image, digest)| (format!("image {image}"), digest.clone())));
         let env = KindEnvironment {

@@ -1,4 +1,4 @@
-//! Which image stands for which: a registry in place of the published one, images of one's own by name; pulled once.
+//! Where a run's images come from, and what was had: each pulled once.
 
 use std::collections::BTreeMap;
 
@@ -8,43 +8,7 @@ use crate::owner::Ledger;
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
 use crate::stage::engine::Engine;
-
-/// Images in place of others.
-#[derive(Clone, Debug, Default)]
-pub struct Substitutes {
-    /// In place of every image's registry, `registry.example/mirror`.
-    pub registry: Option<String>,
-    /// References by name: the last part of a repository's path, `goldmane`.
-    pub images: BTreeMap<String, String>,
-}
-
-impl Substitutes {
-    /// What is run where `reference` is asked for.
-    pub fn of(&self, reference: &str) -> String {
-        if let Some(own) = self.images.get(name(reference)) {
-            return own.clone();
-        }
-        match &self.registry {
-            Some(registry) => format!("{}/{}", registry.trim_end_matches('/'), path(reference)),
-            None => reference.to_owned(),
-        }
-    }
-}
-
-/// The last part of a reference's repository, without tag and digest.
-fn name(reference: &str) -> &str {
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    last.split(['@', ':']).next().unwrap_or(last)
-}
-
-/// A reference without its registry (distribution/reference: the first part is a registry if it has a dot or a colon,
-/// or is `localhost`).
-fn path(reference: &str) -> &str {
-    match reference.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => rest,
-        _ => reference,
-    }
-}
+use crate::stage::substitutes::Substitutes;
 
 /// Where images come from, and what was had.
 pub(super) struct ImageSource {
@@ -78,16 +42,8 @@ impl ImageSource {
         let mut digest = self.engine.image(&wanted).await?;
         if digest.is_none() {
             self.teller.tell("pulling images", &wanted);
-            self.engine.pull(&self.ledger, &wanted, &self.platform).await.map_err(|e| {
-                let stands_for =
-                    if wanted == reference { String::new() } else { format!(" (it stands for {reference})") };
-                NoEnvironment {
-                    what: format!("{}{stands_for}", e.what),
-                    fix: e.fix.map(|fix| {
-                        format!("{fix}; or name another with --image {}=REF or --registry", name(reference))
-                    }),
-                }
-            })?;
+            let pulled = self.engine.pull(&self.ledger, &wanted, &self.platform).await;
+            pulled.map_err(|e| Substitutes::not_pulled(e, &wanted, reference))?;
             digest = self.engine.image(&wanted).await?;
         }
         had.insert(wanted.clone(), digest.unwrap_or_default());
@@ -97,26 +53,5 @@ impl ImageSource {
     /// The digest, or id, of an image that was had.
     pub(super) async fn digest(&self, image: &str) -> Option<String> {
         self.had.lock().await.get(image).cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stands_before_a_registry() {
-        let images = BTreeMap::from([("goldmane".to_owned(), "mine/goldmane:dev".to_owned())]);
-        let substitutes = Substitutes { registry: Some("mirror.example/quay/".into()), images };
-        for (reference, expected) in [
-            ("docker.io/calico/goldmane:v3.30.1", "mine/goldmane:dev"),
-            ("calico/goldmane@sha256:0", "mine/goldmane:dev"),
-            ("quay.io/tigera/operator:v1.38.1", "mirror.example/quay/tigera/operator:v1.38.1"),
-            ("calico/whisker:v3.30.1", "mirror.example/quay/calico/whisker:v3.30.1"),
-            ("localhost:5000/calico/whisker:x", "mirror.example/quay/calico/whisker:x"),
-        ] {
-            assert_eq!(substitutes.of(reference), expected);
-        }
-        assert_eq!(Substitutes::default().of("calico/whisker:x"), "calico/whisker:x");
     }
 }

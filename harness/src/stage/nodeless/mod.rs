@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use catwalk_fixtures::Release;
-pub use images::Substitutes;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, Semaphore};
@@ -32,7 +31,7 @@ use super::config::Configs;
 use super::engine::{Engine, EngineInfo};
 use super::manifests::{self, Manifests};
 use super::programs::Program;
-use super::{NoEnvironment, Provisioned, Stage, api, extras, reap};
+use super::{NoEnvironment, Provisioned, Stage, Substitutes, api, extras, reap};
 use crate::environment::{About, LookError};
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;

@@ -120,8 +120,12 @@ fn a_candidate_s_words_reach_e2e_as_they_are() {
     let steps = workflow["jobs"]["candidate"]["steps"].as_array().unwrap();
     let step = steps.iter().find(|step| step["id"] == "args").unwrap();
     let runner = Runner::new();
-    let env =
-        [("NAME", "v3.33.0-rc1"), ("MANIFESTS", "a folder; touch one"), ("REGISTRY", "registry.example/x")];
+    let env = [
+        ("NAME", "v3.33.0-rc1"),
+        ("MANIFESTS", "a folder; touch one"),
+        ("REGISTRY", "registry.example/x"),
+        ("STAGE", "nodeless"),
+    ];
     let ran = runner.bash(&["-e", "-c", step["run"].as_str().unwrap()], &env);
     assert!(ran.status.success(), "{ran:?}");
     let output = runner.read("output");

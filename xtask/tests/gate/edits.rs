@@ -60,6 +60,16 @@ fn no_edited_report_passes() {
             |r| case(r, FLOW)["finding"]["sight"] = Value::Null,
             "passed, and nothing was seen",
         ),
+        (
+            "nothing was seen in time",
+            |r| {
+                let c = case(r, FLOW);
+                c["outcome"] = json!("failed");
+                c["finding"]["sight"] = Value::Null;
+                c["finding"]["judgement"]["verdict"] = json!({"verdict": "TimedOut", "last": "no answer"});
+            },
+            "on nodeless: failed: TimedOut: last seen: no answer",
+        ),
         ("the finding removed", |r| case(r, FLOW)["finding"] = Value::Null, "passed, and nothing was found"),
         (
             "another case's finding",

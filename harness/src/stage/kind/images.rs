@@ -260,15 +260,20 @@ impl Images {
         };
         let running = self.engine.start(container).await?;
         let until = Instant::now() + LISTING;
-        let ended =
-            wait_for("the operator's list of images", until, Duration::from_millis(200), &|_, _| {}, || async {
+        let ended = wait_for(
+            "the operator's list of images",
+            until,
+            Duration::from_millis(200),
+            &|_, _| {},
+            || async {
                 match self.engine.state(running.id()).await {
                     Ok(Some(state)) if state.running => Probe::NotYet("it runs".to_owned()),
                     Ok(Some(state)) => Probe::Done(state.exit_code),
                     Ok(None) => Probe::Never("its container is gone".to_owned()),
                     Err(e) => Probe::NotYet(e.to_string()),
                 }
-            });
+            },
+        );
         let ended = ended.await.map_err(|e| failed(e.to_string()));
         let said = self.engine.logs(running.id(), 0).await;
         drop(running);

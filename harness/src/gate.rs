@@ -6,6 +6,7 @@
 
 mod case;
 mod policy;
+mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,8 @@ use crate::scenario::Scenario;
 
 pub(crate) use case::again;
 pub use policy::{Acceptance, BadPolicy, Policy, Requirement};
+pub(crate) use programs::foreign_programs;
+use programs::parts;
 
 /// Why the gate says no, the weightiest kind first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -339,26 +342,6 @@ impl<'g> Gate<'g> {
     }
 }
 
-/// Programs of another release than the environment is of, by their images' tags.
-pub(crate) fn foreign_programs(environment: &EnvironmentReport, knows: &Knowledge<'_>) -> Vec<String> {
-    let EnvironmentReport { id, about, provenance, .. } = environment;
-    let Some(release) = knows.releases.iter().find(|release| release.calico == about.calico) else {
-        return Vec::new();
-    };
-    let foreign = provenance.keys().filter_map(|name| {
-        let image = name.strip_prefix("image ")?;
-        let (program, tag) = parts(image);
-        let wanted = match program {
-            "operator" => &release.operator,
-            "goldmane" | "whisker" | "whisker-backend" => &release.calico,
-            _ => return None,
-        };
-        let other = tag.is_some_and(|tag| tag != wanted);
-        other.then(|| format!("environment {id}: image {image} ran, and {} has {wanted}", about.calico))
-    });
-    foreign.collect()
-}
-
 /// Repetitions that are not there of what was repeated: one of them may be the one that failed.
 pub(crate) fn missing_repetitions(reports: &[Report]) -> Vec<String> {
     let mut there: BTreeMap<(&str, String, usize), BTreeSet<usize>> = BTreeMap::new();
@@ -406,13 +389,6 @@ fn how_ended(reports: &[Report], ids: &[(&str, String)]) -> String {
         ends.extend(found);
     }
     if ends.is_empty() { "it did not run".to_owned() } else { Vec::from_iter(ends).join("; ") }
-}
-
-/// The last part of an image's name, and its tag.
-fn parts(image: &str) -> (&str, Option<&str>) {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    let tagged = last.split('@').next().unwrap_or(last);
-    tagged.split_once(':').map_or((tagged, None), |(name, tag)| (name, Some(tag)))
 }
 
 fn modelled(modelled: bool) -> &'static str {

@@ -164,6 +164,10 @@ pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
     if args.standin && !args.with.is_empty() {
         bail!("--with does nothing with --standin: no operator runs that would render more");
     }
+    let substitutes = !args.image.is_empty() || args.registry.is_some();
+    if args.standin && args.stage == StageName::Kind && substitutes {
+        bail!("--image and --registry do nothing with --standin on kind: none of Calico's images is used");
+    }
     if args.costs.is_some() && args.shard.is_none() && args.output == ListOutput::Text {
         bail!("--costs balances parts: it goes with --shard or --output github");
     }

@@ -13,7 +13,6 @@ use catwalk_harness::stage::config::Configs;
 use time::OffsetDateTime;
 
 use crate::select::{self, Selection, every_scenario};
-use crate::this;
 
 /// Reads a policy.
 pub(crate) fn read(path: &Path) -> Result<Policy> {
@@ -22,17 +21,18 @@ pub(crate) fn read(path: &Path) -> Result<Policy> {
     Policy::from_toml(&text).with_context(|| format!("the policy {} is none", path.display()))
 }
 
-/// What the gate says of reports.
-pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues) -> Result<Word> {
-    knowing(issues, |knows| gate::hold(policy, reports, knows))
+/// What the gate says of reports; `catwalk` is the version that it is of.
+pub(crate) fn hold(policy: &Policy, reports: &[Report], issues: &KnownIssues, catwalk: &str) -> Result<Word> {
+    knowing(issues, catwalk, |knows| gate::hold(policy, reports, knows))
 }
 
 /// What reports show a release to support.
 pub(crate) fn conformance(
     reports: &[Report],
     issues: &KnownIssues,
+    catwalk: &str,
 ) -> Result<Result<Statement, NoStatement>> {
-    knowing(issues, |knows| conformance::state(reports, knows))
+    knowing(issues, catwalk, |knows| conformance::state(reports, knows))
 }
 
 /// What in a statement the reports do not show.
@@ -40,16 +40,16 @@ pub(crate) fn refused(
     statement: &Statement,
     reports: &[Report],
     issues: &KnownIssues,
+    catwalk: &str,
 ) -> Result<Vec<String>> {
-    knowing(issues, |knows| statement.refused(reports, knows))
+    knowing(issues, catwalk, |knows| statement.refused(reports, knows))
 }
 
-fn knowing<T>(issues: &KnownIssues, ask: impl FnOnce(&Knowledge<'_>) -> T) -> Result<T> {
+fn knowing<T>(issues: &KnownIssues, catwalk: &str, ask: impl FnOnce(&Knowledge<'_>) -> T) -> Result<T> {
     let releases = Release::table()?;
     let scenarios = every_scenario();
-    let catwalk = this::version();
     let today = OffsetDateTime::now_utc().date();
-    Ok(ask(&Knowledge { scenarios: &scenarios, issues, releases: &releases, catwalk: &catwalk, today }))
+    Ok(ask(&Knowledge { scenarios: &scenarios, issues, releases: &releases, catwalk, today }))
 }
 
 /// What to run for a policy: what it requires of this stage, unless flags say what.

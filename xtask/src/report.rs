@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::e2e::{apply_to, finish, forget};
 use crate::gate;
+use crate::this;
 
 /// What to do with reports.
 #[derive(clap::Subcommand)]
@@ -89,7 +90,7 @@ fn gate(args: &GateArgs) -> Result<u8> {
     let policy = gate::read(&args.policy)?;
     let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
     let issues = issues_of(&reports, &args.known_issue)?;
-    let word = gate::hold(&policy, &reports, &issues)?;
+    let word = gate::hold(&policy, &reports, &issues, &this::version())?;
     let mut text = String::new();
     terminal::gate(&mut text, &word);
     // Whoever closed the pipe has read enough.
@@ -115,7 +116,7 @@ fn conformance(args: &ConformanceArgs) -> Result<u8> {
     let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
     let issues = issues_of(&reports, &args.known_issue)?;
     let Some(path) = &args.check else {
-        return Ok(match gate::conformance(&reports, &issues)? {
+        return Ok(match gate::conformance(&reports, &issues, &this::version())? {
             Ok(statement) => {
                 let _ = writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&statement)?);
                 0
@@ -137,7 +138,7 @@ fn conformance(args: &ConformanceArgs) -> Result<u8> {
             conformance::VERSION
         );
     }
-    let refused = gate::refused(&statement, &reports, &issues)?;
+    let refused = gate::refused(&statement, &reports, &issues, &this::version())?;
     let mut out = std::io::stdout().lock();
     for words in &refused {
         let _ = writeln!(out, "refused: {words}");

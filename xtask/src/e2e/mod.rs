@@ -189,11 +189,13 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     run::run(stage, groups, issues.clone(), options, record.clone(), listener, stop).await;
     done();
     let mut report = record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(policy) = policy {
-        report.gate = Some(gate::hold(&policy, std::slice::from_ref(&report), &issues)?);
-    }
+    // The folder may have been changed since: what runs is of the version that the report has.
+    let (own, catwalk) = (std::slice::from_ref(&report), &report.catwalk);
+    let statement = gate::conformance(own, &issues, catwalk)?;
+    let word = policy.map(|policy| gate::hold(&policy, own, &issues, catwalk)).transpose()?;
+    report.gate = word;
     // Of a run that shows nothing for real there is nothing to state.
-    if let Ok(statement) = gate::conformance(std::slice::from_ref(&report), &issues)? {
+    if let Ok(statement) = statement {
         ending::state(&statement, &args.report);
     }
     finish(&report, &args.report)

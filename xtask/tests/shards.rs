@@ -79,7 +79,9 @@ fn four_parts_merged_are_the_whole() {
     let merged = xtask(&[&["report", "merge", "--into", into.to_str().unwrap()], &paths[..]].concat());
     assert!(merged.status.success(), "{merged:?}");
     let expected = lasting(&whole);
-    assert_eq!(expected["cases"].as_array().unwrap().len(), 48);
+    // Two releases, two domains, two profiles, and every scenario.
+    let cases = expected["cases"].as_array().unwrap().len();
+    assert!(cases >= 48 && cases.is_multiple_of(8), "{cases}");
     assert_eq!(lasting(&into.join("report.json")), expected);
     assert!(into.join("junit.xml").is_file());
 

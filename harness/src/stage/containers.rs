@@ -4,6 +4,7 @@ mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::join_all;
@@ -37,6 +38,9 @@ pub(super) fn pod_name(plane: &str, pod: &str) -> String {
 pub(super) const PLANE_LABEL: &str = "dev.catwalk.plane";
 /// The first API in which a part of a volume can be mounted (Docker 26).
 const SUBPATH_SINCE: [usize; 2] = [1, 45];
+
+/// The pause before it is looked again whether all is removed.
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(100);
 
 /// A container in the engine; it goes when this value does.
 pub(super) type Running = ContainerAsync<GenericImage>;
@@ -79,6 +83,15 @@ pub(super) enum Network {
     Named(String),
     /// That of another container, by id.
     Shared(String),
+}
+
+/// A container of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub name: String,
+    pub labels: HashMap<String, String>,
+    /// Whether its network is another container's.
+    pub shares_network: bool,
 }
 
 /// How a container is.
@@ -260,40 +273,64 @@ impl Engine {
         }
     }
 
-    /// Names of the containers that carry a label, running or not.
-    pub(super) async fn labelled(&self, label: &str, value: &str) -> Result<Vec<String>, NoEnvironment> {
-        let filters = HashMap::from([("label", vec![format!("{label}={value}")])]);
+    /// The containers that carry a label, running or not, by name.
+    pub(super) async fn with_label(&self, label: &str, value: &str) -> Result<Vec<Listed>, NoEnvironment> {
+        self.listed(HashMap::from([("label", vec![format!("{label}={value}")])])).await
+    }
+
+    /// The containers that pass the engine's filters, running or not, by name.
+    pub(super) async fn listed(
+        &self,
+        filters: HashMap<&str, Vec<String>>,
+    ) -> Result<Vec<Listed>, NoEnvironment> {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let list = self.docker().list_containers(Some(options)).await;
         let list = list.map_err(|e| failed("listing containers", &e))?;
-        let mut names: Vec<String> = list
-            .into_iter()
-            .filter_map(|container| container.names?.into_iter().next())
-            .map(|name| name.trim_start_matches('/').to_owned())
-            .collect();
-        names.sort();
-        Ok(names)
+        let listed = list.into_iter().filter_map(|container| {
+            let name = container.names?.into_iter().next()?.trim_start_matches('/').to_owned();
+            let mode = container.host_config.and_then(|config| config.network_mode).unwrap_or_default();
+            Some(Listed {
+                name,
+                labels: container.labels.unwrap_or_default(),
+                shares_network: mode.starts_with("container:"),
+            })
+        });
+        let mut listed: Vec<Listed> = listed.collect();
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// Removes a container that is on a network of its own.
+    pub(super) async fn remove_from_network(&self, container: Running) -> Result<(), NoEnvironment> {
+        let _leave = self.leave().await;
+        let id = container.id().to_owned();
+        container.rm().await.map_err(|e| failed(&format!("removing container {id}"), &e))
     }
 
     /// Removes the containers and volumes of a control plane, until there are none.
     pub(super) async fn remove_plane(&self, plane: &str) -> Result<(), NoEnvironment> {
         loop {
-            let containers = self.labelled(PLANE_LABEL, plane).await?;
+            let containers = self.with_label(PLANE_LABEL, plane).await?;
             let volumes = self.volumes_of(plane).await?;
             if containers.is_empty() && volumes.is_empty() {
                 return Ok(());
             }
-            // A container that shares another's network may keep that one from going: then the next round has it.
-            join_all(containers.iter().map(|name| self.remove_container(name))).await;
-            let left = self.labelled(PLANE_LABEL, plane).await?;
-            for name in left {
-                self.remove_container(&name).await?;
+            let none_left = containers.is_empty();
+            let (sharing, own): (Vec<_>, Vec<_>) = containers.into_iter().partition(|c| c.shares_network);
+            join_all(sharing.iter().map(|container| self.remove_container(&container.name)))
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+            for container in own {
+                let _leave = self.leave().await;
+                self.remove_container(&container.name).await?;
             }
             let removed = self.remove_volumes(&Vec::from_iter(volumes)).await;
             // A container that somebody else was removing may have had one a moment longer.
-            if containers.is_empty() {
+            if none_left {
                 removed?;
             }
+            tokio::time::sleep(BETWEEN_REMOVALS).await;
         }
     }
 

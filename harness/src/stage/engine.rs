@@ -1,6 +1,7 @@
 //! The container engine: what kind's nodes and images live in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use testcontainers::bollard::Docker;
@@ -11,6 +12,7 @@ use testcontainers::bollard::query_parameters::{
     CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::command;
 use crate::owner::{Ledger, RunId};
@@ -19,6 +21,9 @@ use crate::stage::NoEnvironment;
 
 /// The label by which an image tells its run.
 pub(super) const RUN_LABEL: &str = "dev.catwalk.run";
+
+/// The label by which kind's nodes tell their cluster.
+pub(super) const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 
 /// Whether a repository is that of a reference: Docker Hub's may be written short (distribution/reference).
 fn same_repository(repository: &str, reference: &str) -> bool {
@@ -47,6 +52,9 @@ pub(super) struct Engine {
     docker: Docker,
     /// The version of the API that both speak.
     api: [usize; 2],
+    /// Held while a container leaves its network: Docker before 25 can lock itself up for good when two leave one
+    /// network at once (moby/moby#46661, mended in 20.10.27 too).
+    leaving: Arc<Mutex<()>>,
 }
 
 /// What the engine says of itself.
@@ -79,12 +87,17 @@ impl Engine {
         let docker = docker.negotiate_version().await.map_err(|e| no_engine(&e))?;
         let version = docker.client_version();
         let api = [version.major_version, version.minor_version];
-        Ok(Self { docker, api })
+        Ok(Self { docker, api, leaving: Arc::default() })
     }
 
     /// The connection.
     pub(super) fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// The right to let a container leave its network.
+    pub(super) async fn leave(&self) -> MutexGuard<'_, ()> {
+        self.leaving.lock().await
     }
 
     /// The version of the API that both speak.
@@ -215,7 +228,8 @@ impl Engine {
 
     /// The containers that are a kind cluster's nodes.
     pub(super) async fn nodes(&self, cluster: &str) -> Result<Vec<String>, NoEnvironment> {
-        self.labelled("io.x-k8s.kind.cluster", cluster).await
+        let nodes = self.with_label(KIND_LABEL, cluster).await?;
+        Ok(nodes.into_iter().map(|node| node.name).collect())
     }
 
     /// Runs a program in a container and gives its output.

@@ -14,6 +14,7 @@ pub mod nodeless;
 pub mod objects;
 mod programs;
 pub mod reap;
+mod strays;
 mod substitutes;
 
 use std::path::Path;

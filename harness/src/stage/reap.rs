@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::command;
 use super::engine::Engine;
-use crate::owner::{Ledger, Owned, ProcessName};
+use super::strays::{self, OnEngine};
+use crate::owner::{Ledger, Owned, ProcessName, RunId};
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
 use crate::wait::{Probe, wait_for};
@@ -15,6 +16,8 @@ use crate::wait::{Probe, wait_for};
 const LATE: Duration = Duration::from_secs(3);
 /// The longest that removing one thing may take.
 const REMOVAL: Duration = Duration::from_secs(120);
+/// The longest that the engine may take to say what it has.
+const LOOKING: Duration = Duration::from_secs(10);
 
 /// Removes everything in the ledger but what is kept on purpose, then the ledger if nothing is left in it; what could
 /// not be removed.
@@ -134,42 +137,105 @@ pub struct Reaped {
     pub left: Vec<String>,
 }
 
-/// Removes what runs left whose process is gone; what they keep on purpose only if `kept`.
+/// Removes what runs left whose process is gone; what they keep on purpose only if `kept`. Of what the engine has of
+/// runs without a ledger it only tells: they may go on elsewhere.
 pub async fn clean(ledgers: &Path, kept: bool, teller: &Teller) -> std::io::Result<Reaped> {
     let mut reaped = Reaped::default();
     for ledger in Ledger::all(ledgers)? {
-        let run = ledger.run();
-        if ledger.owner_lives() {
-            reaped.spared.push(format!("run {run} goes on"));
-            continue;
-        }
-        let mut left = Vec::new();
-        let mut owned = Vec::new();
-        for kind in Owned::ALL {
-            for name in ledger.kept(kind)? {
-                if !kept {
-                    reaped.spared.push(format!("run {run} keeps {name} on purpose; --kept deletes it"));
-                } else if let Err(why) = remove(&ledger, kind, &name).await {
-                    left.push(format!("{kind:?} {name} is left: {why}"));
-                } else {
-                    owned.push(format!("{kind:?} {name}"));
-                }
-            }
-        }
-        for kind in Owned::ALL {
-            owned.extend(ledger.entries(kind)?.into_iter().map(|name| format!("{kind:?} {name}")));
-        }
-        let only_kept = owned.is_empty() && !ledger.is_settled()?;
-        left.extend(reap(&ledger, teller).await);
-        if left.is_empty() && !only_kept {
-            reaped.removed.push(format!(
-                "run {run}: {}",
-                if owned.is_empty() { "its ledger".to_owned() } else { owned.join(", ") }
-            ));
-        }
-        reaped.left.extend(left);
+        clean_one(&ledger, kept, teller, &mut reaped).await?;
+    }
+    match strays(ledgers).await {
+        Ok(strays) => reaped.spared.extend(strays.into_iter().map(|(run, things)| {
+            format!(
+                "run {run} has no ledger here, and the engine has {} of it. Should no other user or machine be at it: \
+                 `cargo xtask clean --run {run}`",
+                words(&things)
+            )
+        })),
+        // Without an engine there are none.
+        Err(None) => {}
+        Err(Some(why)) => reaped.spared.push(format!("what runs without a ledger have on the engine: {why}")),
     }
     Ok(reaped)
+}
+
+/// Removes what that run left, also where its ledger is lost: then everything on the engine that carries its id.
+pub async fn clean_run(ledgers: &Path, run: &RunId, kept: bool, teller: &Teller) -> std::io::Result<Reaped> {
+    let mut reaped = Reaped::default();
+    let known = Ledger::all(ledgers)?.into_iter().find(|ledger| ledger.run() == run);
+    let ledger = if let Some(known) = known {
+        known
+    } else {
+        let no_engine = || "no container engine answers".to_owned();
+        let mut strays =
+            strays(ledgers).await.map_err(|why| std::io::Error::other(why.unwrap_or_else(no_engine)))?;
+        let Some(things) = strays.remove(run) else {
+            let nothing = format!("run {run} has no ledger here, and the engine has nothing of it");
+            return Err(std::io::Error::other(nothing));
+        };
+        let ledger = Ledger::open_for(ledgers, run.clone())?;
+        for (owned, name) in things {
+            ledger.enter(owned, &name)?;
+        }
+        reap_into(&ledger, teller, &mut reaped).await?;
+        return Ok(reaped);
+    };
+    clean_one(&ledger, kept, teller, &mut reaped).await?;
+    Ok(reaped)
+}
+
+/// What the engine has of runs without a ledger; no reason where there is no engine.
+async fn strays(ledgers: &Path) -> Result<OnEngine, Option<String>> {
+    let looking = async {
+        let engine = Engine::connect().await.map_err(|_| None)?;
+        strays::on_engine(&engine).await.map_err(|e| Some(e.to_string()))
+    };
+    let late = |_| Err(Some(format!("the engine did not answer within {} s", LOOKING.as_secs())));
+    let mut found = tokio::time::timeout(LOOKING, looking).await.unwrap_or_else(late)?;
+    // After the engine was asked: whoever came to it since has a ledger already.
+    for ledger in Ledger::all(ledgers).map_err(|e| Some(e.to_string()))? {
+        found.remove(ledger.run());
+    }
+    Ok(found)
+}
+
+fn words<'a>(things: impl IntoIterator<Item = &'a (Owned, String)>) -> String {
+    let words: Vec<String> = things.into_iter().map(|(kind, name)| format!("{kind:?} {name}")).collect();
+    words.join(", ")
+}
+
+async fn clean_one(ledger: &Ledger, kept: bool, teller: &Teller, reaped: &mut Reaped) -> std::io::Result<()> {
+    let run = ledger.run();
+    if ledger.owner_lives() {
+        reaped.spared.push(format!("run {run} goes on"));
+        return Ok(());
+    }
+    for kind in Owned::ALL {
+        for name in ledger.kept(kind)? {
+            if kept {
+                ledger.keep_no_longer(kind, &name)?;
+            } else {
+                reaped.spared.push(format!("run {run} keeps {name} on purpose; --kept deletes it"));
+            }
+        }
+    }
+    reap_into(ledger, teller, reaped).await
+}
+
+/// Reaps a run, and tells what was removed and left.
+async fn reap_into(ledger: &Ledger, teller: &Teller, reaped: &mut Reaped) -> std::io::Result<()> {
+    let mut owned = Vec::new();
+    for kind in Owned::ALL {
+        owned.extend(ledger.entries(kind)?.into_iter().map(|name| (kind, name)));
+    }
+    let only_kept = owned.is_empty() && !ledger.is_settled()?;
+    let left = reap(ledger, teller).await;
+    if left.is_empty() && !only_kept {
+        let what = if owned.is_empty() { "its ledger".to_owned() } else { words(&owned) };
+        reaped.removed.push(format!("run {}: {what}", ledger.run()));
+    }
+    reaped.left.extend(left);
+    Ok(())
 }
 
 /// Ends a process of a run, with its group, if it is still that process.

@@ -164,6 +164,11 @@ impl Pod {
         self.engine.exec(self.sandbox.id(), &command).await.map(drop)
     }
 
+    /// The engine that it is in.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// The id of one of its containers.
     pub(super) fn container(&self, name: &str) -> Option<&str> {
         self.containers.iter().find(|(known, _)| known == name).map(|(_, running)| running.id())
@@ -195,10 +200,12 @@ impl Pod {
         let volumes: Vec<String> =
             self.setup.volumes.keys().map(|volume| volume_name(&self.setup, volume)).collect();
         let removed = join_all(self.containers.into_iter().map(|(_, container)| container.rm())).await;
-        let sandbox = self.sandbox.rm().await;
-        for result in removed.into_iter().chain([sandbox]) {
-            result.map_err(|e| NoEnvironment::because(format!("removing pod {}: {e}", self.setup.name)))?;
-        }
+        let failed = |e: &dyn std::fmt::Display| {
+            NoEnvironment::because(format!("removing pod {}: {e}", self.setup.name))
+        };
+        let sandbox = self.engine.remove_from_network(self.sandbox).await;
+        removed.into_iter().try_for_each(|removed| removed.map_err(|e| failed(&e)))?;
+        sandbox.map_err(|e| failed(&e))?;
         self.engine.remove_volumes(&volumes).await
     }
 

@@ -6,7 +6,6 @@ use super::live::Live;
 use super::plane::Plane;
 use crate::owner::{Ledger, Owned};
 use crate::stage::NoEnvironment;
-use crate::stage::engine::Engine;
 
 /// The control planes of a run that serve no domain now.
 pub(super) struct Pool {
@@ -55,9 +54,9 @@ impl Pool {
 
 /// Ends a control plane, and strikes it out of the ledger once nothing of it is left.
 pub(super) async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
-    let name = plane.name.clone();
+    let (name, engine) = (plane.name.clone(), plane.pod.engine().clone());
     // By its owner's name rather than by what is known of it: what was half made is known to nobody.
     plane.keep();
-    Engine::connect().await?.remove_plane(&name).await?;
+    engine.remove_plane(&name).await?;
     ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }

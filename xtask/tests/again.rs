@@ -103,3 +103,38 @@ fn every_environment_runs_as_often_as_is_asked() {
         "delivery/flow-is-delivered@v3.30.0-corp.internal-strict\n"
     );
 }
+
+/// A commit, or a switch of branches, while a run goes on changes nothing of what the run is.
+#[cfg(unix)]
+#[test]
+fn a_commit_in_the_middle_of_a_run_does_not_make_its_gate_another_version_s() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (count, git) = (folder.path().join("count"), folder.path().join("git"));
+    let script = format!(
+        "#!/bin/sh\ncase $1 in rev-parse) echo x >> '{0}'; wc -l < '{0}' ;; esac\n",
+        count.to_str().unwrap()
+    );
+    std::fs::write(&git, script).unwrap();
+    std::fs::set_permissions(&git, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let xtask = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(words).env("PATH", &path).output().unwrap()
+    };
+    let policy = folder.path().join("policy.toml");
+    let text = "[[require]]\nscenarios = [\"flow-is-delivered\"]\ndomains = [\"corp.internal\"]\n\
+                dns = [\"strict\"]\nstages = [\"nodeless\"]\n";
+    std::fs::write(&policy, text).unwrap();
+    let (of, policy) = (folder.path().to_str().unwrap(), policy.to_str().unwrap());
+    let lab = ["e2e", "--stage", "lab", "--calico", "v3.30.1", "--domain", "corp.internal"];
+    let ran = xtask(&[&lab[..], &["--dns", "strict", "--gate", policy, "--report", of]].concat());
+    let ran = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.contains("modelled"), "{ran}");
+    assert!(!ran.contains("this is 0."), "{ran}");
+    // The version did change under it: asked once more, the gate is another's.
+    let report = folder.path().join("report.json");
+    let word = xtask(&["report", "gate", "--policy", policy, report.to_str().unwrap()]);
+    let word = format!("{}{}", String::from_utf8_lossy(&word.stdout), String::from_utf8_lossy(&word.stderr));
+    assert!(word.contains("is of Catwalk 0.1.0 (") && word.contains("this is 0."), "{word}");
+}

@@ -218,7 +218,7 @@ impl Images {
             Some(operator) if is_other => {
                 teller.tell("asking the operator for its images", operator);
                 let mut images = vec![operator.clone()];
-                images.extend(chosen(&self.listed(operator).await?, &self.names));
+                images.extend(chosen(&self.listed(&release.calico, operator).await?, &self.names));
                 images
             }
             _ => release.images.clone(),
@@ -245,13 +245,13 @@ impl Images {
     }
 
     /// What the operator says that it would start (tigera/operator, `main.go`, `-print-images=list`), a line each.
-    async fn listed(&self, operator: &str) -> Result<String, NoEnvironment> {
+    async fn listed(&self, calico: &str, operator: &str) -> Result<String, NoEnvironment> {
         let wanted = self.substitutes.of(operator);
         self.pulled(&wanted, operator).await?;
         let failed = |why: String| {
             NoEnvironment::because(format!("asking {wanted} for its images (-print-images=list): {why}"))
         };
-        let owner = format!("{}-images", self.ledger.run());
+        let owner = format!("{}-images-{calico}", self.ledger.run());
         self.ledger.enter(Owned::Plane, &owner).map_err(|e| failed(format!("writing the ledger: {e}")))?;
         let name = pod_name(&owner, "operator");
         let container = NewContainer {

@@ -3,6 +3,7 @@
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -42,8 +43,26 @@ const SUBPATH_SINCE: [usize; 2] = [1, 45];
 /// The pause before it is looked again whether all is removed.
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(100);
 
-/// A container in the engine; it goes when this value does.
-pub(super) type Running = ContainerAsync<GenericImage>;
+/// A container in the engine. It goes when it is removed, by itself or with its control plane, and not when this value
+/// does: for that testcontainers would block a thread, for minutes where the engine stands still, and it does not know
+/// who else is leaving the network.
+pub(super) struct Running(ManuallyDrop<ContainerAsync<GenericImage>>);
+
+impl Running {
+    pub(super) fn id(&self) -> &str {
+        self.0.id()
+    }
+
+    /// Lets its program end by itself, for so many seconds.
+    pub(super) async fn stop(&self, grace: i32) -> Result<(), NoEnvironment> {
+        self.0.stop_with_timeout(Some(grace)).await.map_err(|e| failed("stopping a container", &e))
+    }
+
+    /// Starts its stopped program.
+    pub(super) async fn start_again(&self) -> Result<(), NoEnvironment> {
+        self.0.start().await.map_err(|e| failed("starting a container again", &e))
+    }
+}
 
 /// What a new container is to be.
 #[derive(Clone, Debug)]
@@ -187,7 +206,9 @@ impl Engine {
         // A task of its own: the hook blocks its thread for a lock, which may be on its way to another start; were both in
         // one task, neither would go on.
         match AbortOnDrop(tokio::spawn(request.start())).await {
-            Ok(started) => started.map_err(|e| failed(&doing, &e)),
+            Ok(started) => {
+                started.map(|running| Running(ManuallyDrop::new(running))).map_err(|e| failed(&doing, &e))
+            }
             Err(e) => Err(failed(&doing, &e)),
         }
     }
@@ -300,13 +321,6 @@ impl Engine {
         Ok(listed)
     }
 
-    /// Removes a container that is on a network of its own.
-    pub(super) async fn remove_from_network(&self, container: Running) -> Result<(), NoEnvironment> {
-        let _leave = self.leave().await;
-        let id = container.id().to_owned();
-        container.rm().await.map_err(|e| failed(&format!("removing container {id}"), &e))
-    }
-
     /// Removes the containers and volumes of a control plane, until there are none.
     pub(super) async fn remove_plane(&self, plane: &str) -> Result<(), NoEnvironment> {
         loop {
@@ -322,8 +336,7 @@ impl Engine {
                 .into_iter()
                 .collect::<Result<(), _>>()?;
             for container in own {
-                let _leave = self.leave().await;
-                self.remove_container(&container.name).await?;
+                self.remove_from_network(&container.name).await?;
             }
             let removed = self.remove_volumes(&Vec::from_iter(volumes)).await;
             // A container that somebody else was removing may have had one a moment longer.
@@ -332,6 +345,15 @@ impl Engine {
             }
             tokio::time::sleep(BETWEEN_REMOVALS).await;
         }
+    }
+
+    /// Removes a container that is on a network itself.
+    ///
+    /// One at a time: Docker before 20.10.27 can lock itself up for good when two leave one network at once
+    /// (moby/moby#46661).
+    pub(super) async fn remove_from_network(&self, name: &str) -> Result<(), NoEnvironment> {
+        let _leaving = self.leaving().await;
+        self.remove_container(name).await
     }
 
     /// Removes a container, running or not; one that is gone is removed.

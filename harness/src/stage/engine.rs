@@ -52,8 +52,7 @@ pub(super) struct Engine {
     docker: Docker,
     /// The version of the API that both speak.
     api: [usize; 2],
-    /// Held while a container leaves its network: Docker before 25 can lock itself up for good when two leave one
-    /// network at once (moby/moby#46661, mended in 20.10.27 too).
+    /// Held while a container leaves its network.
     leaving: Arc<Mutex<()>>,
 }
 
@@ -95,8 +94,8 @@ impl Engine {
         &self.docker
     }
 
-    /// The right to let a container leave its network.
-    pub(super) async fn leave(&self) -> MutexGuard<'_, ()> {
+    /// Waits until no container is leaving its network; none can while the guard is held.
+    pub(super) async fn leaving(&self) -> MutexGuard<'_, ()> {
         self.leaving.lock().await
     }
 

@@ -276,7 +276,6 @@ impl Images {
         );
         let ended = ended.await.map_err(|e| failed(e.to_string()));
         let said = self.engine.logs(running.id(), 0).await;
-        drop(running);
         self.engine.remove_plane(&owner).await?;
         match (ended?, said?) {
             (0, said) => Ok(said),

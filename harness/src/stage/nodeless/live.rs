@@ -306,14 +306,6 @@ impl Live {
         futures::future::try_join_all(started.map(Pod::end)).await?;
         Ok(self.plane)
     }
-
-    /// Leaves everything standing.
-    pub(super) fn keep(self) -> Plane {
-        for started in [self.goldmane, self.whisker, self.api_server].into_iter().flatten() {
-            started.pod.keep();
-        }
-        self.plane
-    }
 }
 
 fn seconds_now() -> i64 {

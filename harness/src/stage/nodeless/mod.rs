@@ -41,7 +41,7 @@ use environment::NodelessEnvironment;
 use images::ImageSource;
 use live::{Domain, Live, Watch};
 use plane::Plane;
-use pool::{Pool, end_plane};
+use pool::{Pool, end_plane, remove_plane};
 
 /// The API server's image without its version.
 const API_SERVER: &str = "registry.k8s.io/kube-apiserver";
@@ -163,7 +163,11 @@ impl Nodeless {
             teller.tell("clearing a control plane", "");
             if let Some(baseline) = &plane.baseline {
                 let restore = async { baseline.restore(&plane.client).await.map_err(no) };
-                stopwatch.part("clear", false, restore).await?;
+                if let Err(e) = stopwatch.part("clear", false, restore).await {
+                    // What does not go now is left to `reap`, which says so.
+                    let _ = end_plane(&self.options.ledger, plane).await;
+                    return Err(e);
+                }
             }
             plane.served += 1;
             return Ok(plane);
@@ -172,11 +176,27 @@ impl Nodeless {
         teller.tell("starting a control plane", "");
         let number = self.pool.started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", self.options.ledger.run());
+        let made = self.new_plane(&name, calico, deadline, teller, stopwatch).await;
+        if made.is_err() {
+            let _ = remove_plane(&shared.engine, &self.options.ledger, &name).await;
+        }
+        made
+    }
+
+    async fn new_plane(
+        &self,
+        name: &str,
+        calico: &str,
+        deadline: Instant,
+        teller: &Teller,
+        stopwatch: &Stopwatch,
+    ) -> Result<Plane, NoEnvironment> {
+        let shared = self.shared()?;
         let starting = async {
             let plane = Plane::start(
                 &shared.engine,
                 &self.options.ledger,
-                name,
+                name.to_owned(),
                 shared.network.clone(),
                 shared.plane_images.clone(),
                 calico.to_owned(),
@@ -400,10 +420,6 @@ impl Stage for Nodeless {
     }
 
     async fn reap(&self, teller: &Teller) -> Vec<String> {
-        // What drops here is removed by its owner's label, all at once rather than one by one.
-        for plane in std::mem::take(&mut *self.pool.idle.lock().await) {
-            plane.keep();
-        }
         reap::reap(&self.options.ledger, teller).await
     }
 }

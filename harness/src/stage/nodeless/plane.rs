@@ -186,11 +186,6 @@ impl Plane {
         self.pod.write(&zone(text)).await
     }
 
-    /// Leaves its containers standing.
-    pub(super) fn keep(self) {
-        self.operator.map(|operator| operator.pod).into_iter().chain([self.pod]).for_each(Pod::keep);
-    }
-
     /// A token of a service account, as a kubelet asks for it.
     pub(super) async fn token(&self, namespace: &str, account: &str) -> Result<String, LookError> {
         let doing = format!("asking for a token of service account {namespace}/{account}");

@@ -43,7 +43,7 @@ pub(super) struct Setup {
     pub relay_token: Option<String>,
 }
 
-/// A pod in the engine. What of it is not ended by [`Pod::end`] goes when it is dropped, but for its volumes.
+/// A pod in the engine. What of it is not ended by [`Pod::end`] goes with its control plane.
 pub(super) struct Pod {
     engine: Engine,
     setup: Setup,
@@ -138,7 +138,7 @@ impl Pod {
             .iter()
             .cloned()
             .map(|mount| VolumeMount { volume: volume_name(&self.setup, &mount.volume), ..mount });
-        let name = format!("{}-{}", self.setup.name, planned.name);
+        let name = container_name(&self.setup, &planned.name);
         let network = Network::Shared(self.sandbox.id().to_owned());
         let new = NewContainer {
             command: planned.command.clone(),
@@ -182,14 +182,14 @@ impl Pod {
     /// Lets its programs end by themselves, a short while.
     pub(super) async fn stop(&self) {
         // What does not stop is killed when it is removed.
-        let _ = join_all(self.containers.iter().map(|(_, c)| c.stop_with_timeout(Some(GRACE)))).await;
+        let _ = join_all(self.containers.iter().map(|(_, container)| container.stop(GRACE))).await;
     }
 
     /// Starts its stopped programs again.
     pub(super) async fn start_again(&self) -> Result<(), NoEnvironment> {
         for (name, container) in &self.containers {
-            container.start().await.map_err(|e| {
-                NoEnvironment::because(format!("starting container {name} of {} again: {e}", self.setup.name))
+            container.start_again().await.map_err(|e| {
+                NoEnvironment::because(format!("container {name} of {}: {e}", self.setup.name))
             })?;
         }
         Ok(())
@@ -199,22 +199,17 @@ impl Pod {
     pub(super) async fn end(self) -> Result<(), NoEnvironment> {
         let volumes: Vec<String> =
             self.setup.volumes.keys().map(|volume| volume_name(&self.setup, volume)).collect();
-        let removed = join_all(self.containers.into_iter().map(|(_, container)| container.rm())).await;
-        let failed = |e: &dyn std::fmt::Display| {
-            NoEnvironment::because(format!("removing pod {}: {e}", self.setup.name))
-        };
-        let sandbox = self.engine.remove_from_network(self.sandbox).await;
-        removed.into_iter().try_for_each(|removed| removed.map_err(|e| failed(&e)))?;
-        sandbox.map_err(|e| failed(&e))?;
+        let names: Vec<String> =
+            self.containers.iter().map(|(name, _)| container_name(&self.setup, name)).collect();
+        let removed = join_all(names.iter().map(|name| self.engine.remove_container(name))).await;
+        let sandbox = self.engine.remove_from_network(&self.setup.name).await;
+        removed.into_iter().chain([sandbox]).collect::<Result<(), _>>()?;
         self.engine.remove_volumes(&volumes).await
     }
+}
 
-    /// Leaves it standing.
-    pub(super) fn keep(self) {
-        // Dropping a container removes it, and there is no other way to keep one (testcontainers 0.28).
-        std::mem::forget(self.sandbox);
-        self.containers.into_iter().for_each(|(_, container)| std::mem::forget(container));
-    }
+fn container_name(setup: &Setup, container: &str) -> String {
+    format!("{}-{container}", setup.name)
 }
 
 fn volume_name(setup: &Setup, volume: &str) -> String {

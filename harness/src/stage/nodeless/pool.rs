@@ -6,6 +6,7 @@ use super::live::Live;
 use super::plane::Plane;
 use crate::owner::{Ledger, Owned};
 use crate::stage::NoEnvironment;
+use crate::stage::engine::Engine;
 
 /// The control planes of a run that serve no domain now.
 pub(super) struct Pool {
@@ -35,13 +36,11 @@ impl Pool {
 
     /// Leaves a domain's programs standing on purpose; how to use them.
     pub(super) async fn keep(&self, live: Live) -> String {
-        let plane = live.keep();
-        let (name, network, own) = (plane.name.clone(), plane.network.clone(), plane.images.own.clone());
-        plane.keep();
-        let kept = self.ledger.keep(Owned::Plane, &name);
+        let Plane { name, network, images, .. } = &live.plane;
+        let kept = self.ledger.keep(Owned::Plane, name);
         // Others of this run may be kept too.
-        let _ = self.ledger.keep(Owned::Network, &network);
-        let _ = self.ledger.keep(Owned::Image, &own);
+        let _ = self.ledger.keep(Owned::Network, network);
+        let _ = self.ledger.keep(Owned::Image, &images.own);
         match kept {
             Ok(()) => format!(
                 "kept: the containers of control plane {name}. `docker ps --filter label=dev.catwalk.plane={name}` \
@@ -54,9 +53,12 @@ impl Pool {
 
 /// Ends a control plane, and strikes it out of the ledger once nothing of it is left.
 pub(super) async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
-    let (name, engine) = (plane.name.clone(), plane.pod.engine().clone());
-    // By its owner's name rather than by what is known of it: what was half made is known to nobody.
-    plane.keep();
-    engine.remove_plane(&name).await?;
-    ledger.strike(Owned::Plane, &name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
+    let engine = plane.pod.engine().clone();
+    remove_plane(&engine, ledger, &plane.name).await
+}
+
+/// Removes a control plane by its owner's name rather than by what is known of it: what was half made is known to nobody.
+pub(super) async fn remove_plane(engine: &Engine, ledger: &Ledger, name: &str) -> Result<(), NoEnvironment> {
+    engine.remove_plane(name).await?;
+    ledger.strike(Owned::Plane, name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }

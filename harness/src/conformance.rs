@@ -33,7 +33,7 @@ pub struct Statement {
     pub supports: BTreeSet<Claim>,
     /// What was shown to be otherwise, sorted: where the case stands, its outcome and verdict.
     pub does_not: BTreeSet<String>,
-    /// What nothing here says anything of, in any of the runs.
+    /// What nothing here says anything of: in none of the runs, or in the one that is named.
     pub not_covered: BTreeSet<String>,
 }
 
@@ -77,39 +77,45 @@ pub fn state(reports: &[Report], knows: &Knowledge<'_>) -> Result<Statement, NoS
         let versions = Vec::from_iter(versions.iter().copied()).join(", ");
         why.push(format!("it is of one release, and the reports are of {versions:?}"));
     }
-    let mut supports: BTreeMap<String, Claim> = BTreeMap::new();
+    let mut supports: BTreeMap<Key, Claim> = BTreeMap::new();
+    // Of what a claim would be, and does not hold every time: another case of it ended otherwise, or was not shown.
+    let (mut not_always, mut times) = (BTreeSet::new(), BTreeMap::new());
     why.extend(environments().flat_map(|environment| foreign_programs(environment, knows)));
     let (mut does_not, mut programs) = (BTreeSet::new(), BTreeMap::new());
     for report in reports {
         for case in &report.cases {
             let environment = report.environments.iter().find(|e| e.id == case.environment);
-            match (again(&report.run, case, environment, knows), environment) {
-                (Err(words), _) => why.push(format!("{}: {words}", case.id)),
-                (Ok(Outcome::Passed), Some(environment)) => {
-                    claim(&mut supports, case, environment, knows);
+            let outcome = match again(&report.run, case, environment, knows) {
+                Ok(outcome) => outcome,
+                Err(words) => {
+                    why.push(format!("{}: {words}", case.id));
+                    continue;
                 }
-                // It says nothing, neither so nor otherwise.
-                (Ok(Outcome::Skipped | Outcome::Errored), _) => {}
-                (Ok(outcome), _) => {
-                    let verdict = case.finding.as_ref().map(|f| f.judgement.verdict.to_string());
-                    let verdict = verdict.unwrap_or_default();
-                    does_not.insert(format!(
-                        "{} on {}: {}: {verdict}",
-                        case.id,
-                        report.stage,
-                        outcome.as_str()
-                    ));
-                }
+            };
+            // A case without its environment is none, which was said.
+            let Some(environment) = environment else { continue };
+            times.insert(key(case, environment), environment.about.repetition.map_or(1, |r| r.of));
+            if outcome == Outcome::Passed && environment.problem.is_none() {
+                claim(&mut supports, report, case, environment, knows);
+                continue;
+            }
+            // One that did not come to a verdict says nothing against another run's, but it was to hold every time.
+            let says_nothing = matches!(outcome, Outcome::Passed | Outcome::Skipped | Outcome::Errored);
+            if !says_nothing || environment.about.repetition.is_some() {
+                not_always.insert(key(case, environment));
+            }
+            if !says_nothing {
+                let verdict = case.finding.as_ref().map(|f| f.judgement.verdict.to_string());
+                let verdict = verdict.unwrap_or_default();
+                does_not.insert(format!("{} on {}: {}: {verdict}", case.id, report.stage, outcome.as_str()));
             }
         }
+        does_not.extend(report.flaky().iter().map(|flaky| format!("{flaky} (on {})", report.stage)));
     }
-    for report in reports {
-        for flaky in report.flaky() {
-            // What holds only at times does not hold.
-            supports.remove(&key(&report.stage, &flaky.case));
-            does_not.insert(format!("{flaky} (on {})", report.stage));
-        }
-    }
+    supports.retain(|key, claim| {
+        let times = times.get(key).copied().unwrap_or(1);
+        !not_always.contains(key) && claim.shown_by.len() >= times
+    });
     for (name, version) in environments().flat_map(|e| &e.provenance) {
         let versions: &mut BTreeSet<String> = programs.entry(name.clone()).or_default();
         versions.insert(version.clone());
@@ -120,8 +126,6 @@ pub fn state(reports: &[Report], knows: &Knowledge<'_>) -> Result<Statement, NoS
     if !why.is_empty() {
         return Err(NoStatement(why));
     }
-    let mut not_covered = reports.iter().map(|r| BTreeSet::from_iter(r.not_covered.iter().cloned()));
-    let first = not_covered.next().unwrap_or_default();
     Ok(Statement {
         conformance: VERSION,
         calico: versions.into_iter().next().unwrap_or_default().to_owned(),
@@ -130,8 +134,19 @@ pub fn state(reports: &[Report], knows: &Knowledge<'_>) -> Result<Statement, NoS
         programs,
         supports: supports.into_values().collect(),
         does_not,
-        not_covered: not_covered.fold(first, |all, of| all.intersection(&of).cloned().collect()),
+        not_covered: not_covered(reports),
     })
+}
+
+/// What the reports do not cover: what one of them leaves out, another may leave out in other words.
+fn not_covered(reports: &[Report]) -> BTreeSet<String> {
+    let everywhere = |axis: &String| reports.iter().all(|report| report.not_covered.contains(axis));
+    let axes = reports.iter().flat_map(|report| report.not_covered.iter().map(move |axis| (report, axis)));
+    let words = axes.map(|(report, axis)| match everywhere(axis) {
+        true => axis.clone(),
+        false => format!("{axis} (by run {} on {})", report.run, report.stage),
+    });
+    words.collect()
 }
 
 /// What speaks against a report as a whole.
@@ -149,37 +164,43 @@ fn against(report: &Report, knows: &Knowledge<'_>) -> Vec<String> {
         (report.shard.is_some(), format!("{of} is of a part alone: `report merge` makes it whole")),
         (report.interrupted, format!("{of} is of an interrupted run")),
     ];
-    rows.into_iter().filter_map(|(applies, words)| applies.then_some(words)).collect()
+    let rows = rows.into_iter().filter_map(|(applies, words)| applies.then_some(words));
+    let problems = report.problems.iter().map(|problem| format!("{of} has a problem: {problem}"));
+    rows.chain(problems).collect()
 }
 
-/// A claim's place: a case without its repetition, on a stage.
-fn key(stage: &str, case: &str) -> String {
-    format!("{case} on {stage}")
+/// What a claim is of: a case without its repetition, on a stage, on a version of Kubernetes.
+type Key = (String, String, String);
+
+fn key(case: &CaseReport, environment: &EnvironmentReport) -> Key {
+    let about = &environment.about;
+    let kubernetes = environment.provenance.get("kubernetes").cloned().unwrap_or_default();
+    (format!("{}@{}", case.scenario, about.id_of_all()), about.stage.clone(), kubernetes)
 }
 
 fn claim(
-    supports: &mut BTreeMap<String, Claim>,
+    supports: &mut BTreeMap<Key, Claim>,
+    report: &Report,
     case: &CaseReport,
     environment: &EnvironmentReport,
     knows: &Knowledge<'_>,
 ) {
-    if environment.problem.is_some() {
-        return;
-    }
     let about = &environment.about;
     let scenario = knows.scenarios.iter().find(|scenario| scenario.id == case.scenario);
     let search = about.host_search.iter().map(|domain| format!("search {domain}"));
     let shown_by = case.finding.as_ref().map(|finding| finding.of.clone()).unwrap_or_default();
+    let key = key(case, environment);
+    let kubernetes = key.2.clone();
     supports
-        .entry(key(&about.stage, &format!("{}@{}", case.scenario, about.id_of_all())))
+        .entry(key)
         .or_insert_with(|| Claim {
             scenario: case.scenario.clone(),
             meaning: scenario.map(|s| format!("{}; when {}", s.given, s.when)).unwrap_or_default(),
             domain: about.domain.to_string(),
             dns: about.dns.to_string(),
-            with: about.with.iter().cloned().chain(search).collect(),
+            with: about.with.iter().cloned().chain(search).chain(report.given.iter().cloned()).collect(),
             stage: about.stage.clone(),
-            kubernetes: environment.provenance.get("kubernetes").cloned().unwrap_or_default(),
+            kubernetes,
             shown_by: BTreeSet::new(),
         })
         .shown_by

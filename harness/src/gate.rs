@@ -17,7 +17,7 @@ use time::Date;
 
 use crate::case::{KnownIssues, Outcome};
 use crate::environment::{About, Repetition};
-use crate::report::{BUILT_HERE, CaseReport, EnvironmentReport, Report, SCHEMA};
+use crate::report::{BUILT_HERE, CaseReport, EnvironmentReport, NOT_CONFIRMED, Report, SCHEMA};
 use crate::scenario::Scenario;
 
 pub(crate) use case::again;
@@ -172,6 +172,10 @@ impl<'g> Gate<'g> {
         if report.interrupted {
             self.no(Weight::Run, format!("{of} is of an interrupted run"));
         }
+        if let Some(cni) = report.given.iter().find(|flag| flag.starts_with("--cni ")) {
+            let words = format!("{of} is of a run with {cni}: calico-node did not connect the pods");
+            self.no(Weight::NotShown, words);
+        }
         for problem in report.problems.iter().chain(&report.left_behind) {
             self.no(Weight::Run, format!("{of} has a problem: {problem}"));
         }
@@ -225,17 +229,13 @@ impl<'g> Gate<'g> {
     /// Whether what ran is what the report is of.
     fn programs(&mut self, environment: &EnvironmentReport) {
         let id = &environment.id;
-        // The project's own images are made where they run.
-        let images: Vec<(&str, &str)> = environment
-            .provenance
-            .iter()
-            .filter_map(|(name, digest)| Some((name.strip_prefix("image ")?, digest.as_str())))
-            .filter(|(image, _)| !image.starts_with("catwalk/"))
-            .collect();
+        let images: Vec<(&str, &str)> = programs::images(environment).collect();
         if self.policy.pulled_images {
             for (image, digest) in &images {
                 if digest.ends_with(BUILT_HERE) {
                     self.no(Weight::NotShown, format!("environment {id}: image {image} was built locally, and the policy wants it pulled"));
+                } else if digest.ends_with(NOT_CONFIRMED) {
+                    self.no(Weight::NotShown, format!("environment {id}: image {image} lay in the engine, its registry did not say that it is the same there, and the policy wants it pulled"));
                 } else if !digest.contains("@sha256:") {
                     self.no(
                         Weight::NotShown,

@@ -115,6 +115,7 @@ async fn report(at: At) -> (Report, bool) {
         catwalk: String::new(),
         run: "run".to_owned(),
         command: String::new(),
+        given: Vec::new(),
         started: String::new(),
         took_ms: 0,
         stage: "lab".to_owned(),

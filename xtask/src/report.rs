@@ -178,12 +178,19 @@ fn diff(args: &DiffArgs) -> Result<u8> {
 
 fn merge(args: &MergeArgs) -> Result<u8> {
     let reports = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>>>()?;
-    if args.reports.iter().any(|path| path.parent().is_some_and(|folder| folder == args.into)) {
+    if args.reports.iter().any(|path| is_in(path, &args.into)) {
         bail!("{} is where a part's report is: name another folder with --into", args.into.display());
     }
+    let merged = shard::merge(reports)?;
     // An earlier report must not be taken for this one.
     forget(&args.into).with_context(|| format!("removing the earlier report in {}", args.into.display()))?;
-    finish(&shard::merge(reports)?, &args.into)
+    finish(&merged, &args.into)
+}
+
+/// Whether a file that there is lies in a folder, whatever either is called.
+pub(crate) fn is_in(file: &Path, folder: &Path) -> bool {
+    let Ok(file) = file.canonicalize() else { return false };
+    folder.canonicalize().is_ok_and(|folder| file.parent() == Some(&folder))
 }
 
 /// Reads a report of this version's schema.

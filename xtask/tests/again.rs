@@ -54,6 +54,23 @@ fn only_what_was_bad_runs_again() {
             "delivery/stream-opens@v3.30.1-corp.internal-strict"
         ]
     );
+    // Its own report would take the other's place.
+    let dots = format!("{}/.", first.display());
+    for folder in [first.to_str().unwrap(), &dots] {
+        let words = ["--stage", "lab", "--rerun-failed", report.to_str().unwrap(), "--report", folder];
+        let refused = e2e(&words);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("name another folder"), "{refused:?}");
+    }
+    assert_eq!(read(&first), edited);
+    // What stood there was another, by flags that are not given again.
+    edited["given"] = json!(["--kubernetes v1.31.0"]);
+    std::fs::write(&report, serde_json::to_vec(&edited).unwrap()).unwrap();
+    let refused = again(&["--stage", "lab"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(--kubernetes v1.31.0)"), "{refused:?}");
+    edited["given"] = json!([]);
+    std::fs::write(&report, serde_json::to_vec(&edited).unwrap()).unwrap();
     let other = again(&["--stage", "nodeless"]);
     assert!(
         String::from_utf8_lossy(&other.stderr).contains("the report is of lab, with stand-ins"),
@@ -112,7 +129,7 @@ fn a_commit_in_the_middle_of_a_run_does_not_make_its_gate_another_version_s() {
     let folder = tempfile::tempdir().unwrap();
     let (count, git) = (folder.path().join("count"), folder.path().join("git"));
     let script = format!(
-        "#!/bin/sh\ncase $1 in rev-parse) echo x >> '{0}'; wc -l < '{0}' ;; esac\n",
+        "#!/bin/sh\ncase $* in *--short*) echo x >> '{0}'; wc -l < '{0}' ;; esac\n",
         count.to_str().unwrap()
     );
     std::fs::write(&git, script).unwrap();

@@ -85,6 +85,16 @@ fn four_parts_merged_are_the_whole() {
     assert_eq!(lasting(&into.join("report.json")), expected);
     assert!(into.join("junit.xml").is_file());
 
+    // A part's own folder, however it is written, would lose the part.
+    let folder = Path::new(paths[0]).parent().unwrap();
+    let part = std::fs::read(paths[0]).unwrap();
+    let dots = folder.join("../").join(folder.file_name().unwrap());
+    for own in [folder, &dots] {
+        let refused = xtask(&[&["report", "merge", "--into", own.to_str().unwrap()], &paths[..]].concat());
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert_eq!(std::fs::read(paths[0]).unwrap(), part);
+    }
+    let before = std::fs::read(into.join("report.json")).unwrap();
     let missing = xtask(&[&["report", "merge", "--into", into.to_str().unwrap()], &paths[1..]].concat());
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("part 1/4 is missing"), "{missing:?}");

@@ -101,6 +101,19 @@ fn the_action_gives_summary_report_and_the_run_s_exit_code() {
     {
         assert_eq!(runner.e2e(flags).status.code(), Some(2), "{flags}");
     }
+    // Neither is it a pass where nothing ran.
+    for flags in ["--stage lab --list", "--stage lab --dry-run", "--help"] {
+        let ran = runner.e2e(flags);
+        assert_eq!(ran.status.code(), Some(2), "{flags}");
+        assert!(String::from_utf8_lossy(&ran.stderr).contains("there is no report"), "{flags}: {ran:?}");
+    }
+    // A word that looks like a path, and is none.
+    let domain = "--stage lab --calico v3.30.1 --scenario flow-is-delivered --domain path.internal";
+    let ran = runner.e2e(domain);
+    assert!(ran.status.success(), "{ran:?}");
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(text.contains("@v3.30.1-path.internal-"), "{text}");
+    std::fs::write(runner.path("step-summary"), &before).unwrap();
     assert_eq!(runner.read("step-summary"), before);
 }
 

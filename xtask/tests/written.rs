@@ -79,6 +79,40 @@ fn long(folder: &Path) -> Command {
     xtask(&words)
 }
 
+/// A statement of an earlier run says nothing of this one, also where that run's report was taken elsewhere.
+#[test]
+fn nothing_of_an_earlier_run_stays_beside_a_new_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for earlier in [None, Some("{}"), Some("no report")] {
+        if let Some(text) = earlier {
+            std::fs::write(folder.path().join("report.json"), text).unwrap();
+        }
+        std::fs::write(folder.path().join("conformance.json"), "{}").unwrap();
+        let lab = ["--stage", "lab", "--calico", "v3.30.1", "--domain", "corp.internal", "--report", path];
+        assert!(xtask(&lab).output().unwrap().status.success());
+        whole(folder.path());
+    }
+}
+
+/// A login in an address is its user's alone.
+#[test]
+fn no_login_is_written_into_a_report() {
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = folder.path().to_str().unwrap();
+    let address = "http://user:s3cret@127.0.0.1:9/manifests";
+    let words = ["--stage", "nodeless", "--calico", "v3.30.1", "--manifests", address, "--report", path];
+    let ran = xtask(&words).env("XDG_STATE_HOME", state.path()).output().unwrap();
+    assert!(!ran.status.success());
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(said.contains("127.0.0.1:9/manifests") && !said.contains("s3cret"), "{said}");
+    // The command is in the report of any run: here the address of a folder.
+    let lab = ["--stage", "lab", "--calico", "v3.30.1", "--report", "x://user:s3cret@h/p"];
+    assert!(xtask(&lab).current_dir(folder.path()).output().unwrap().status.success());
+    let report = std::fs::read_to_string(folder.path().join("x:/user:s3cret@h/p/report.json")).unwrap();
+    assert!(report.contains("--report x://h/p") && !report.contains("s3cret"), "{report}");
+}
+
 #[test]
 fn on_a_signal() {
     for signal in ["-INT", "-TERM", "-HUP"] {

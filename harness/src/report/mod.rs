@@ -37,6 +37,9 @@ pub struct Report {
     pub run: String,
     /// The command that repeats it.
     pub command: String,
+    /// Flags by which what stood there was another than by itself: other images, network, versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<String>,
     /// When it began, RFC 3339, UTC.
     pub started: String,
     /// Milliseconds that it took.
@@ -91,6 +94,16 @@ pub struct EnvironmentReport {
 
 /// How the digest of an image ends, in provenance, that no registry gave.
 pub const BUILT_HERE: &str = "(built locally, not pulled)";
+/// A text without the login of the address in it: `https://user:token@host/path` as `https://host/path`.
+pub fn without_login(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{path}")
+}
+
+/// What a digest ends with that the engine has, and of which the registry did not say that it has it too.
+pub const NOT_CONFIRMED: &str = "(not confirmed by its registry)";
 
 /// One case of a run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -29,6 +29,7 @@ pub(crate) fn of(outcome: Outcome) -> Report {
         catwalk: "0.1.0".into(),
         run: "00000000".into(),
         command: "cargo xtask e2e --stage lab".into(),
+        given: Vec::new(),
         started: "2026-11-24T00:00:00Z".into(),
         took_ms: 1234,
         stage: "lab".into(),

@@ -8,7 +8,7 @@ use catwalk_fixtures::{Release, pki};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::report::write_whole;
+use crate::report::{without_login, write_whole};
 use crate::stage::NoEnvironment;
 
 /// The files that an installation applies, in order.
@@ -145,7 +145,7 @@ pub async fn fetch_manifests(address: &str, folder: &Path) -> Result<(), NoEnvir
         let address = format!("{}/{file}", address.trim_end_matches('/'));
         let because = |e: String| {
             NoEnvironment::with_fix(
-                format!("downloading {address}: {e}"),
+                format!("downloading {}: {e}", without_login(&address)),
                 format!(
                     "--manifests takes an address beneath which {} are, or a folder with them",
                     FILES.join(", ")

@@ -90,6 +90,7 @@ fn empty_report() -> Report {
         catwalk: String::new(),
         run: "planted".into(),
         command: String::new(),
+        given: Vec::new(),
         started: String::new(),
         took_ms: 0,
         stage: "lab".into(),

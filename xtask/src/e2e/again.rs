@@ -1,12 +1,37 @@
 //! The cases of an earlier report that were bad, as a run of their own.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use catwalk_fixtures::Release;
 use catwalk_harness::environment::About;
 use catwalk_harness::report::Report;
 use catwalk_harness::run::Group;
 
+use super::args::{self, Args};
+use crate::report::is_in;
 use crate::select::{self, every_scenario};
+
+/// Reads the report of which cases are to run again, as they ran.
+pub(super) fn read(path: &Path, args: &Args) -> Result<Report> {
+    let report = crate::report::read(path)?;
+    let given = args::given(args);
+    if report.given != given {
+        let words = |given: &[String]| if given.is_empty() { "none".to_owned() } else { given.join(" ") };
+        bail!(
+            "the report's run was given other flags ({}) than this one ({}): give the same",
+            words(&report.given),
+            words(&given)
+        );
+    }
+    if is_in(path, &args.report) {
+        bail!(
+            "the report to run again is in {}, where this run's would take its place: name another folder with --report",
+            args.report.display()
+        );
+    }
+    Ok(report)
+}
 
 /// What to run again.
 pub(super) fn groups(

@@ -1,5 +1,6 @@
 //! The flags of `e2e`, and which of them mean nothing together.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -156,15 +157,33 @@ fn image(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The flags by which what stands there is another than by itself, as they are given.
+pub(super) fn given(args: &Args) -> Vec<String> {
+    let mut given = Vec::new();
+    if let Some(cni) = args.cni.filter(|cni| *cni != CniName::Calico) {
+        given.push(format!("--cni {}", if cni == CniName::Kind { "kind" } else { "none" }));
+    }
+    given.extend(args.node_image.iter().map(|image| format!("--node-image {image}")));
+    if args.kubernetes != KUBERNETES {
+        given.push(format!("--kubernetes {}", args.kubernetes));
+    }
+    let images: BTreeMap<&String, &String> = args.image.iter().map(|(of, image)| (of, image)).collect();
+    given.extend(images.into_iter().map(|(of, image)| format!("--image {of}={image}")));
+    given.extend(args.registry.iter().map(|registry| format!("--registry {registry}")));
+    given
+}
+
 /// A flag that the stage would not look at is a mistake, and better said than ignored.
 pub(super) fn refuse_idle_flags(args: &Args) -> Result<()> {
-    if args.gate.is_some() && !args.image.is_empty() && args.name.is_none() {
-        bail!("with --image it is a candidate that the gate says yes or no to: give it a --name");
+    let substitutes = !args.image.is_empty() || args.registry.is_some();
+    if args.gate.is_some() && substitutes && args.name.is_none() {
+        bail!(
+            "with --image or --registry it is a candidate that the gate says yes or no to: give it a --name"
+        );
     }
     if args.standin && !args.with.is_empty() {
         bail!("--with does nothing with --standin: no operator runs that would render more");
     }
-    let substitutes = !args.image.is_empty() || args.registry.is_some();
     if args.standin && args.stage == StageName::Kind && substitutes {
         bail!("--image and --registry do nothing with --standin on kind: none of Calico's images is used");
     }

@@ -83,17 +83,18 @@ async fn interruption() {
     }
 }
 
+/// The files of a report.
+const FILES: [&str; 5] = ["conformance.json", "report.json", "junit.xml", "summary.md", "report.html"];
+
 /// Removes an earlier run's report, and the evidence that it names; nothing else that may lie there.
 pub(crate) fn forget(folder: &Path) -> std::io::Result<()> {
-    let Ok(text) = std::fs::read(folder.join("report.json")) else { return Ok(()) };
-    let Ok(earlier) = serde_json::from_slice::<Report>(&text) else { return Ok(()) };
-    for environment in earlier.environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
+    let text = std::fs::read(folder.join("report.json")).unwrap_or_default();
+    let earlier =
+        serde_json::from_slice::<Report>(&text).map(|report| report.environments).unwrap_or_default();
+    for environment in earlier.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
         gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
     }
-    for file in ["report.json", "junit.xml", "summary.md", "report.html", "conformance.json"] {
-        gone(std::fs::remove_file(folder.join(file)))?;
-    }
-    Ok(())
+    FILES.into_iter().try_for_each(|file| gone(std::fs::remove_file(folder.join(file))))
 }
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {

@@ -71,7 +71,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     };
     let select = |selection: &Selection| select::groups(selection, stage_name, modelled, &configs, &releases);
     let groups = match (&policy, &args.rerun_failed) {
-        (_, Some(report)) => again::groups(&crate::report::read(report)?, stage_name, modelled, &releases)?,
+        (_, Some(earlier)) => again::groups(&again::read(earlier, &args)?, stage_name, modelled, &releases)?,
         (Some(policy), None) => gate::groups(policy, &selection, stage_name, &configs, &issues, select)?,
         (None, None) => select(&selection)?,
     };
@@ -169,6 +169,7 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
         catwalk: this::version(),
         run: run_id.to_string(),
         command: this::command_line(),
+        given: args::given(&args),
         started: probe::now(),
         took_ms: 0,
         stage: stage_name.to_owned(),
@@ -194,11 +195,12 @@ pub(crate) async fn run(mut args: Args) -> Result<u8> {
     let statement = gate::conformance(own, &issues, catwalk)?;
     let word = policy.map(|policy| gate::hold(&policy, own, &issues, catwalk)).transpose()?;
     report.gate = word;
+    let code = finish(&report, &args.report)?;
     // Of a run that shows nothing for real there is nothing to state.
-    if let Ok(statement) = statement {
+    if let (Ok(statement), true) = (statement, args.report.join("report.json").exists()) {
         ending::state(&statement, &args.report);
     }
-    finish(&report, &args.report)
+    Ok(code)
 }
 
 /// What environments cost in an earlier run, in milliseconds.

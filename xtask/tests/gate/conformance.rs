@@ -6,7 +6,7 @@ use super::{FLOW, Files, GOOD, KNOWN, bytes, case, evidence, repeat, xtask};
 
 impl Files {
     /// `report conformance` of these reports: its exit code, and all that it says.
-    fn conformance(&self, check: Option<&Value>, reports: &[&Value]) -> (i32, String) {
+    pub(crate) fn conformance(&self, check: Option<&Value>, reports: &[&Value]) -> (i32, String) {
         let mut words = vec!["report".to_owned(), "conformance".to_owned()];
         if let Some(statement) = check {
             let path = self.write("conformance.json", &bytes(statement));
@@ -19,7 +19,7 @@ impl Files {
         (ran.status.code().unwrap(), String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap())
     }
 
-    fn state(&self, reports: &[&Value]) -> Value {
+    pub(crate) fn state(&self, reports: &[&Value]) -> Value {
         let (code, said) = self.conformance(None, reports);
         assert_eq!(code, 0, "{said}");
         serde_json::from_str(&said).unwrap()
@@ -132,7 +132,7 @@ fn of_reports_that_show_nothing_nothing_is_stated() {
                 let other = text.replace("operator:v1.38.1", "operator:v1.38.0");
                 r["environments"][0]["provenance"] = serde_json::from_str(&other).unwrap();
             },
-            "operator:v1.38.0 ran, and v3.30.1 has v1.38.1",
+            "operator:v1.38.0 ran, and v3.30.1 has quay.io/tigera/operator:v1.38.1",
         ),
         (
             |r| {
@@ -176,6 +176,84 @@ fn what_holds_only_at_times_is_not_claimed() {
     assert_eq!(of_flow(&stated), None);
     assert!(
         stated["does_not"].to_string().contains("is flaky: passed (Delivered) in repetition 2"),
+        "{stated}"
+    );
+}
+
+/// The report of another run of the same.
+fn another_run(report: &Value) -> Value {
+    let run = report["run"].as_str().unwrap();
+    let text = serde_json::to_string(report).unwrap().replace(run, "0f0f0f0f");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn fail_flow(report: &mut Value) {
+    let flow = case(report, FLOW);
+    flow["finding"]["sight"]["whisker"] = json!({"not_there": "nobody"});
+    flow["finding"]["judgement"]["verdict"] = json!({"verdict": "WhiskerNotRunning", "reason": "nobody"});
+    flow["outcome"] = json!("failed");
+}
+
+#[test]
+fn what_one_run_shows_and_another_refutes_is_not_claimed() {
+    let files = Files::new();
+    let good = evidence(GOOD);
+    let mut other = another_run(&good);
+    let both = files.state(&[&good, &other]);
+    let of_flow = |stated: &Value| -> Vec<Value> {
+        let claims = stated["supports"].as_array().unwrap();
+        claims.iter().filter(|claim| claim["scenario"] == FLOW).cloned().collect()
+    };
+    assert_eq!(of_flow(&both)[0]["shown_by"].as_array().unwrap().len(), 2);
+    fail_flow(&mut other);
+    for reports in [[&good, &other], [&other, &good]] {
+        let stated = files.state(&reports);
+        assert_eq!(of_flow(&stated), [] as [Value; 0], "{stated}");
+        assert!(stated["does_not"].to_string().contains(FLOW), "{stated}");
+        let (code, said) = files.conformance(Some(&both), &reports);
+        assert!(code == 1 && said.contains("no real case that passed shows its claim of"), "{said}");
+    }
+    // On another Kubernetes it is another claim.
+    other["environments"][0]["provenance"]["kubernetes"] = json!("v1.31.0");
+    let stated = files.state(&[&good, &other]);
+    assert_eq!(of_flow(&stated).len(), 1, "{stated}");
+    assert_eq!(of_flow(&stated)[0]["kubernetes"], "v1.34.4");
+}
+
+#[test]
+fn a_repetition_that_showed_nothing_is_missed() {
+    let files = Files::new();
+    let claims_flow = |report: &Value| files.state(&[report])["supports"].to_string().contains(FLOW);
+    let mut report = evidence(GOOD);
+    repeat(&mut report, 3);
+    assert!(claims_flow(&report));
+    let mut errored = report.clone();
+    let flow = case(&mut errored, FLOW);
+    flow["outcome"] = json!("errored");
+    flow["finding"] = Value::Null;
+    flow["reason"] = json!("it did not end within 60 s");
+    assert!(!claims_flow(&errored));
+    let mut without = report.clone();
+    let id = case(&mut without, FLOW)["id"].clone();
+    without["cases"].as_array_mut().unwrap().retain(|case| case["id"] != id);
+    assert!(!claims_flow(&without));
+    report["problems"] = json!(["a panic"]);
+    let (code, said) = files.conformance(None, &[&report]);
+    assert!(code == 1 && said.contains("has a problem: a panic"), "{said}");
+}
+
+#[test]
+fn what_any_run_left_out_is_said() {
+    let files = Files::new();
+    let good = evidence(GOOD);
+    let mut other = another_run(&good);
+    let of_both = "kube-proxy, CNI, network policy and calico-node: there is no node";
+    other["not_covered"] = json!([of_both, "network policy: another network connected the pods"]);
+    let stated = files.state(&[&good, &other]);
+    let has = |axis: &str| stated["not_covered"].as_array().unwrap().iter().any(|known| known == axis);
+    assert!(has(of_both), "{stated}");
+    assert!(
+        has("network policy: another network connected the pods (by run 0f0f0f0f on nodeless)"),
         "{stated}"
     );
 }

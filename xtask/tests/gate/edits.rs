@@ -95,7 +95,7 @@ fn no_edited_report_passes() {
                     .replace("operator:v1.38.1", "operator:v1.38.0");
                 r["environments"][0]["provenance"] = serde_json::from_str(&text).unwrap();
             },
-            "operator:v1.38.0 ran, and v3.30.1 has v1.38.1",
+            "operator:v1.38.0 ran, and v3.30.1 has quay.io/tigera/operator:v1.38.1",
         ),
         (
             "the outcome changed",

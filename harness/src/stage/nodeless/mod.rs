@@ -252,6 +252,7 @@ impl Nodeless {
         drop(core);
         watch.teller.tell("starting Goldmane and Whisker", "");
         stopwatch.part("start pods", false, live.start_pods(&rendered)).await?;
+        live.domain.images.refuse_unknown(&self.options.releases)?;
         stopwatch.part("listens", true, live.listens(watch)).await
     }
 
@@ -292,6 +293,8 @@ impl Stage for Nodeless {
             axes.push(format!("of pod {pod}: {}", what.join("; ")));
         }
         axes.extend(lock(&self.not_covered).iter().cloned());
+        let unused = self.shared.get().map(|shared| shared.images.unused()).unwrap_or_default();
+        axes.extend(unused.iter().map(|(of, reference)| format!("image {of}={reference}: no pod runs it")));
         axes
     }
 

@@ -103,6 +103,54 @@ impl ProcessName {
     }
 }
 
+/// Who opened a ledger, and where: process ids are of one machine, and there of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Opener {
+    #[serde(flatten)]
+    process: ProcessName,
+    /// The machine's id (machine-id(5)); empty where there is none.
+    #[serde(default)]
+    machine: String,
+    /// The process ids' namespace (pid_namespaces(7)); empty where there is none.
+    #[serde(default)]
+    namespace: String,
+}
+
+impl Opener {
+    fn here() -> Option<Self> {
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let process = ProcessName::of(std::process::id())?;
+        Some(Self { process, machine, namespace: namespace.to_string_lossy().into_owned() })
+    }
+
+    /// What it is, as seen from one that runs.
+    fn seen_from(&self, here: &Self) -> Owner {
+        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        let boot = |of: &Self| of.process.started.rsplit_once('-').map(|(boot, _)| boot.to_owned());
+        // After another boot every process of before is gone, whatever its namespace was called.
+        let same_boot = boot(self) == boot(here);
+        if differ(&self.machine, &here.machine) || (same_boot && differ(&self.namespace, &here.namespace)) {
+            Owner::Elsewhere
+        } else if self.process.lives() {
+            Owner::Lives
+        } else {
+            Owner::Gone
+        }
+    }
+}
+
+/// Whether the process of a run is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It goes on.
+    Lives,
+    /// It has ended.
+    Gone,
+    /// It was on another machine, or in another container, and is not seen from here.
+    Elsewhere,
+}
+
 /// A run's ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -137,7 +185,7 @@ impl Ledger {
         fs::create_dir(&making)?;
         #[cfg(unix)]
         fs::set_permissions(&making, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        let owner = ProcessName::of(std::process::id()).ok_or_else(|| io::Error::other("no such process"))?;
+        let owner = Opener::here().ok_or_else(|| io::Error::other("no such process"))?;
         fs::write(making.join("owner.json"), serde_json::to_vec(&owner)?)?;
         fs::rename(&making, &folder)?;
         Ok(Self { run, folder })
@@ -176,12 +224,14 @@ impl Ledger {
         self.folder.join("files")
     }
 
-    /// Whether the process that opened it still lives.
-    pub fn owner_lives(&self) -> bool {
-        fs::read(self.folder.join("owner.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<ProcessName>(&text).ok())
-            .is_some_and(|owner| owner.lives())
+    /// Whether the process that opened it is still there.
+    pub fn owner(&self) -> Owner {
+        let opener = fs::read(self.folder.join("owner.json")).ok();
+        let opener = opener.and_then(|text| serde_json::from_slice::<Opener>(&text).ok());
+        match (opener, Opener::here()) {
+            (Some(opener), Some(here)) => opener.seen_from(&here),
+            _ => Owner::Gone,
+        }
     }
 
     /// Writes down a thing before it is created.
@@ -286,7 +336,7 @@ mod tests {
         ledger.enter(Owned::Cluster, "catwalk-1").unwrap();
         let found = Ledger::all(ledgers.path()).unwrap();
         assert_eq!(found.len(), 1);
-        assert!(found[0].owner_lives());
+        assert_eq!(found[0].owner(), Owner::Lives);
         assert_eq!(found[0].entries(Owned::Image).unwrap(), ["catwalk/standin:1%2"]);
         assert!(!found[0].is_settled().unwrap());
         found[0].strike(Owned::Image, "catwalk/standin:1%2").unwrap();
@@ -329,6 +379,37 @@ mod tests {
         if !me.started.is_empty() {
             assert!(!ProcessName { started: "another boot-1".into(), ..me }.lives());
         }
+    }
+
+    #[test]
+    fn a_run_of_another_machine_or_container_is_not_taken_for_dead() {
+        let here = Opener::here().unwrap();
+        let gone = |pid| ProcessName { pid, ..here.process.clone() };
+        let other_boot = ProcessName { pid: 1, started: "another-boot-7".to_owned() };
+        let rows = [
+            (here.clone(), Owner::Lives),
+            (Opener { process: gone(u32::MAX), ..here.clone() }, Owner::Gone),
+            (Opener { namespace: "pid:[7]".to_owned(), ..here.clone() }, Owner::Elsewhere),
+            (Opener { machine: "another".to_owned(), ..here.clone() }, Owner::Elsewhere),
+            // After a boot the namespaces are others, and nothing of before lives.
+            (
+                Opener { process: other_boot.clone(), namespace: "pid:[7]".to_owned(), ..here.clone() },
+                Owner::Gone,
+            ),
+            // An earlier Catwalk's ledger.
+            (
+                Opener { process: gone(u32::MAX), machine: String::new(), namespace: String::new() },
+                Owner::Gone,
+            ),
+        ];
+        let here = Opener { machine: "here".to_owned(), ..here };
+        for (opener, expected) in rows {
+            let machine = if opener.machine == "another" { opener.machine } else { String::new() };
+            let opener = Opener { machine, ..opener };
+            assert_eq!(opener.seen_from(&here), expected, "{opener:?}");
+        }
+        let text = serde_json::to_string(&here.process).unwrap();
+        assert!(serde_json::from_str::<Opener>(&text).is_ok());
     }
 
     #[test]

@@ -105,9 +105,10 @@ pub async fn run(
             }
         }
     });
+    let cut_off = *stop.borrow() || note(&record, |report| !report.problems.is_empty());
     let reaping = {
         let stage = stage.clone();
-        async move { stage.reap(&common).await }
+        async move { stage.reap(cut_off, &common).await }
     };
     let left = AbortOnDrop(tokio::spawn(reaping)).await.unwrap_or_else(|panic| {
         vec![format!("cleaning up ended in a panic: {panic}. `cargo xtask clean` removes what is left")]

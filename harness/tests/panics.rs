@@ -77,7 +77,7 @@ impl Stage for Panics {
         Vec::new()
     }
 
-    async fn reap(&self, _: &Teller) -> Vec<String> {
+    async fn reap(&self, _: bool, _: &Teller) -> Vec<String> {
         self.reaped.store(true, Ordering::Relaxed);
         assert_ne!(self.at, At::Reap, "planted");
         Vec::new()

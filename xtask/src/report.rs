@@ -181,10 +181,9 @@ fn merge(args: &MergeArgs) -> Result<u8> {
     if args.reports.iter().any(|path| is_in(path, &args.into)) {
         bail!("{} is where a part's report is: name another folder with --into", args.into.display());
     }
-    let merged = shard::merge(reports)?;
-    // An earlier report must not be taken for this one.
+    // An earlier report must not be taken for this one, also where there is to be none.
     forget(&args.into).with_context(|| format!("removing the earlier report in {}", args.into.display()))?;
-    finish(&merged, &args.into)
+    finish(&shard::merge(reports)?, &args.into)
 }
 
 /// Whether a file that there is lies in a folder, whatever either is called.

@@ -94,6 +94,11 @@ pub struct EnvironmentReport {
 
 /// How the digest of an image ends, in provenance, that no registry gave.
 pub const BUILT_HERE: &str = "(built locally, not pulled)";
+/// Whether an image's digest in an environment's provenance leaves open whether it is its registry's.
+pub fn not_as_pulled(digest: &str) -> bool {
+    digest.ends_with(BUILT_HERE) || digest.ends_with(NOT_CONFIRMED)
+}
+
 /// A text without the login of the address in it: `https://user:token@host/path` as `https://host/path`.
 pub fn without_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };

@@ -67,6 +67,9 @@ pub(super) struct EngineInfo {
     pub root: String,
     /// Whether it runs on this machine's own kernel.
     pub local: bool,
+    /// Whether it gives only those images a registry's digest that it pulled or pushed. Podman, and Docker with
+    /// containerd's image store, give every image one (moby/moby#45122).
+    pub digests_tell: bool,
 }
 
 pub(super) fn failed(doing: &str, error: &dyn std::fmt::Display) -> NoEnvironment {
@@ -114,11 +117,16 @@ impl Engine {
             None => "amd64",
         };
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let version = self.docker.version().await.map_err(|e| failed("asking the engine what it is", &e))?;
+        let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
+        let status = info.driver_status.iter().flatten().flatten();
+        let in_containerd = status.into_iter().any(|words| words.starts_with("io.containerd."));
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
             platform: format!("linux/{arch}"),
             root: info.docker_root_dir.unwrap_or_default(),
             local: info.kernel_version.as_deref() == Some(kernel.trim()),
+            digests_tell: !is_podman && !in_containerd,
         })
     }
 
@@ -138,18 +146,6 @@ impl Engine {
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(e) => Err(failed(&format!("looking for image {reference}"), &e)),
         }
-    }
-
-    /// Pulls an image for the platform, with the user's logins: by the `docker` program, which kind needs too.
-    pub(super) async fn pull(
-        &self,
-        ledger: &Ledger,
-        reference: &str,
-        platform: &str,
-    ) -> Result<(), NoEnvironment> {
-        let words = ["pull", "--quiet", "--platform", platform, reference];
-        let pulled = command::run(ledger, "docker", &words, None, &|_| {}).await;
-        pulled.map(|_| ()).map_err(|e| pull_failed(reference, &e.what))
     }
 
     /// Writes images into an archive.
@@ -263,22 +259,6 @@ impl Engine {
     }
 }
 
-/// Why a pull failed, with what to do about it where the registry's answer says.
-fn pull_failed(reference: &str, error: &str) -> NoEnvironment {
-    let lower = error.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let fix = if has(&["toomanyrequests", "too many requests", "429", "rate limit"]) {
-        "The registry limits anonymous pulls (429): wait, or log in with `docker login`"
-    } else if has(&["unauthorized", "authentication required", "401", "denied", "no basic auth"]) {
-        "The registry wants a login (401): `docker login`, and check the image's name"
-    } else if has(&["not found", "manifest unknown", "404"]) {
-        "The registry does not have it: check the version, or build it and load it into the engine under this name"
-    } else {
-        "Bring it by hand: `docker pull` where there is a network, then `docker save` and `docker load`"
-    };
-    NoEnvironment::with_fix(format!("image {reference} cannot be pulled: {error}"), fix)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,19 +278,6 @@ mod tests {
         ];
         for (repository, reference, expected) in rows {
             assert_eq!(same_repository(repository, reference), expected, "{repository} {reference}");
-        }
-    }
-
-    #[test]
-    fn a_registry_s_refusal_comes_with_what_to_do() {
-        for (error, fix) in [
-            ("toomanyrequests: You have reached your pull rate limit", "(429)"),
-            ("unexpected status code 401 Unauthorized", "(401)"),
-            ("pull access denied for x, repository does not exist or may require 'docker login'", "(401)"),
-            ("manifest for x:1 not found: manifest unknown", "does not have it"),
-            ("dial tcp: lookup registry: no such host", "by hand"),
-        ] {
-            assert!(pull_failed("x:1", error).to_string().contains(fix), "{error}");
         }
     }
 }

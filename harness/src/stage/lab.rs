@@ -112,7 +112,7 @@ impl Stage for Lab {
         Vec::new()
     }
 
-    async fn reap(&self, _: &Teller) -> Vec<String> {
+    async fn reap(&self, _: bool, _: &Teller) -> Vec<String> {
         Vec::new()
     }
 }

@@ -13,6 +13,7 @@ mod manifests;
 pub mod nodeless;
 pub mod objects;
 mod programs;
+mod pulling;
 pub mod reap;
 mod strays;
 mod substitutes;
@@ -87,8 +88,9 @@ pub trait Stage: Send + Sync {
     ) -> Result<Arc<dyn Provisioned>, NoEnvironment>;
     /// Gathers what can be seen of an environment that could not be had, then takes it down, or leaves it standing.
     async fn abandon(&self, about: &About, evidence: Option<&Path>, keep: bool) -> Vec<String>;
-    /// Removes whatever the run still owns; what could not be removed.
-    async fn reap(&self, teller: &Teller) -> Vec<String>;
+    /// Removes whatever the run still owns; what could not be removed. Of a run that was cut off, the engine may still be
+    /// making something.
+    async fn reap(&self, cut_off: bool, teller: &Teller) -> Vec<String>;
 }
 
 /// An environment that a stage stood up and must take down.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::command;
 use super::engine::Engine;
 use super::strays::{self, OnEngine};
-use crate::owner::{Ledger, Owned, ProcessName, RunId};
+use crate::owner::{Ledger, Owned, Owner, ProcessName, RunId};
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
 use crate::wait::{Probe, wait_for};
@@ -21,9 +21,12 @@ const LOOKING: Duration = Duration::from_secs(10);
 
 /// Removes everything in the ledger but what is kept on purpose, then the ledger if nothing is left in it; what could
 /// not be removed.
-pub(super) async fn reap(ledger: &Ledger, teller: &Teller) -> Vec<String> {
+pub(super) async fn reap(ledger: &Ledger, cut_off: bool, teller: &Teller) -> Vec<String> {
     // Keys first: whatever else fails, none of kind's kubeconfigs stays.
     let mut left = remove_kubeconfigs(ledger);
+    if cut_off {
+        remove_half_made(ledger).await;
+    }
     for kind in Owned::ALL {
         match ledger.entries(kind) {
             Ok(names) => {
@@ -51,25 +54,46 @@ pub(super) async fn reap(ledger: &Ledger, teller: &Teller) -> Vec<String> {
     left
 }
 
-async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> {
-    let text = |e: NoEnvironment| e.to_string();
-    let removing = async {
-        match kind {
-            Owned::Process => end(name).await?,
-            // What a run has not finished by itself may have been cut off in the making.
-            Owned::Cluster => delete_half_made(ledger, name).await.map_err(text)?,
-            Owned::Plane => {
-                Engine::connect().await.map_err(text)?.remove_plane(name).await.map_err(text)?;
-            }
-            Owned::Network => {
-                Engine::connect().await.map_err(text)?.remove_network(name).await.map_err(text)?
-            }
-            Owned::Image => Engine::connect().await.map_err(text)?.remove_image(name).await.map_err(text)?,
+/// Removes what there is of planes, networks and images, and gives the engine the time to bring what it was still making
+/// when its client went: it is struck out only after that.
+async fn remove_half_made(ledger: &Ledger) {
+    let kinds = [Owned::Plane, Owned::Network, Owned::Image];
+    let entries =
+        kinds.map(|kind| ledger.entries(kind).unwrap_or_default().into_iter().map(move |name| (kind, name)));
+    let entries: Vec<(Owned, String)> = entries.into_iter().flatten().collect();
+    if entries.is_empty() {
+        return;
+    }
+    let first = async {
+        for (kind, name) in &entries {
+            // What does not go now is told when it does not go the second time.
+            let _ = remove_from_engine(ledger, *kind, name).await;
         }
+    };
+    let _ = tokio::time::timeout(REMOVAL, first).await;
+    tokio::time::sleep(LATE).await;
+}
+
+async fn remove(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> {
+    let removing = async {
+        remove_from_engine(ledger, kind, name).await?;
         ledger.strike(kind, name).map_err(|e| e.to_string())
     };
     let late = |_| Err(format!("not gone within {} s", REMOVAL.as_secs()));
     tokio::time::timeout(REMOVAL, removing).await.unwrap_or_else(late)
+}
+
+async fn remove_from_engine(ledger: &Ledger, kind: Owned, name: &str) -> Result<(), String> {
+    let text = |e: NoEnvironment| e.to_string();
+    let engine = || async { Engine::connect().await.map_err(text) };
+    match kind {
+        Owned::Process => end(name).await,
+        // What a run has not finished by itself may have been cut off in the making.
+        Owned::Cluster => delete_half_made(ledger, name).await.map_err(text),
+        Owned::Plane => engine().await?.remove_plane(name).await.map_err(text),
+        Owned::Network => engine().await?.remove_network(name).await.map_err(text),
+        Owned::Image => engine().await?.remove_image(name).await.map_err(text),
+    }
 }
 
 /// Removes what kind wrote of a cluster that was cut off in the making.
@@ -142,7 +166,7 @@ pub struct Reaped {
 pub async fn clean(ledgers: &Path, kept: bool, teller: &Teller) -> std::io::Result<Reaped> {
     let mut reaped = Reaped::default();
     for ledger in Ledger::all(ledgers)? {
-        clean_one(&ledger, kept, teller, &mut reaped).await?;
+        clean_one(&ledger, false, kept, teller, &mut reaped).await?;
     }
     match strays(ledgers).await {
         Ok(strays) => reaped.spared.extend(strays.into_iter().map(|(run, things)| {
@@ -180,7 +204,7 @@ pub async fn clean_run(ledgers: &Path, run: &RunId, kept: bool, teller: &Teller)
         reap_into(&ledger, teller, &mut reaped).await?;
         return Ok(reaped);
     };
-    clean_one(&ledger, kept, teller, &mut reaped).await?;
+    clean_one(&ledger, true, kept, teller, &mut reaped).await?;
     Ok(reaped)
 }
 
@@ -204,11 +228,27 @@ fn words<'a>(things: impl IntoIterator<Item = &'a (Owned, String)>) -> String {
     words.join(", ")
 }
 
-async fn clean_one(ledger: &Ledger, kept: bool, teller: &Teller, reaped: &mut Reaped) -> std::io::Result<()> {
+async fn clean_one(
+    ledger: &Ledger,
+    asked_for: bool,
+    kept: bool,
+    teller: &Teller,
+    reaped: &mut Reaped,
+) -> std::io::Result<()> {
     let run = ledger.run();
-    if ledger.owner_lives() {
-        reaped.spared.push(format!("run {run} goes on"));
-        return Ok(());
+    match ledger.owner() {
+        Owner::Lives => {
+            reaped.spared.push(format!("run {run} goes on"));
+            return Ok(());
+        }
+        Owner::Elsewhere if !asked_for => {
+            reaped.spared.push(format!(
+                "run {run} is of another machine or container, and may go on there. Should it not: \
+                 `cargo xtask clean --run {run}`"
+            ));
+            return Ok(());
+        }
+        Owner::Elsewhere | Owner::Gone => {}
     }
     for kind in Owned::ALL {
         for name in ledger.kept(kind)? {
@@ -229,7 +269,7 @@ async fn reap_into(ledger: &Ledger, teller: &Teller, reaped: &mut Reaped) -> std
         owned.extend(ledger.entries(kind)?.into_iter().map(|name| (kind, name)));
     }
     let only_kept = owned.is_empty() && !ledger.is_settled()?;
-    let left = reap(ledger, teller).await;
+    let left = reap(ledger, true, teller).await;
     if left.is_empty() && !only_kept {
         let what = if owned.is_empty() { "its ledger".to_owned() } else { words(&owned) };
         reaped.removed.push(format!("run {}: {what}", ledger.run()));

@@ -192,17 +192,19 @@ impl Images {
         let mut images = Vec::new();
         if self.standin {
             teller.tell("building the stand-in's image", "");
-            images.push(make(Program::Standin).await?);
+            let image = make(Program::Standin).await?;
+            archive.digests.insert(image.clone(), self.engine.image(&image).await?.unwrap_or_default());
+            images.push(image);
         } else {
             teller.tell("building the image that makes traffic", "");
             archive.traffic = make(Program::Traffic).await;
-            images.extend(archive.traffic.iter().cloned());
-            for needed in self.needed(release, teller).await? {
-                images.extend(self.have(key, &needed, &mut archive, teller).await?);
+            for image in archive.traffic.iter() {
+                archive.digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
+                images.push(image.clone());
             }
-        }
-        for image in images.iter().filter(|image| !archive.stand_for.values().any(|own| own == *image)) {
-            archive.digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
+            for needed in self.needed(release, teller).await? {
+                images.extend(self.have(release, &needed, &mut archive, teller).await?);
+            }
         }
         teller.tell("saving the images into an archive", &format!("{} images", images.len()));
         self.engine.save(&self.ledger, &images, &self.info.platform, &archive.path).await?;
@@ -213,7 +215,7 @@ impl Images {
     /// table's, by that operator's own word.
     async fn needed(&self, release: &Release, teller: &Teller) -> Result<Vec<Needed>, NoEnvironment> {
         let operator = release.images.iter().find(|image| name(image) == OPERATOR);
-        let is_other = release.manifests.is_empty() || self.substitutes.images.contains_key(OPERATOR);
+        let is_other = release.is_candidate() || self.substitutes.images.contains_key(OPERATOR);
         let images = match operator {
             Some(operator) if is_other => {
                 teller.tell("asking the operator for its images", operator);
@@ -247,7 +249,7 @@ impl Images {
     /// What the operator says that it would start (tigera/operator, `main.go`, `-print-images=list`), a line each.
     async fn listed(&self, calico: &str, operator: &str) -> Result<String, NoEnvironment> {
         let wanted = self.substitutes.of(operator);
-        self.pulled(&wanted, operator).await?;
+        self.pulled(&wanted, operator, false).await?;
         let failed = |why: String| {
             NoEnvironment::because(format!("asking {wanted} for its images (-print-images=list): {why}"))
         };
@@ -286,7 +288,7 @@ impl Images {
     /// Has an image, and gives the name under which it goes into the archive; none where the node is left to get it.
     async fn have(
         &self,
-        key: &str,
+        release: &Release,
         needed: &Needed,
         archive: &mut Archive,
         teller: &Teller,
@@ -294,31 +296,29 @@ impl Images {
         let rendered = &needed.rendered;
         let wanted = self.substitutes.of(rendered);
         teller.tell("getting images", &wanted);
-        match self.pulled(&wanted, rendered).await {
+        let digest = match self.pulled(&wanted, rendered, release.is_candidate()).await {
             Err(_) if needed.may_be_missing => return Ok(None),
             pulled => pulled?,
-        }
+        };
+        archive.digests.insert(wanted.clone(), digest);
         if wanted == *rendered {
             return Ok(Some(wanted));
         }
         // It is named for this run alone: the user's own names stay what they are.
-        let repository = format!("catwalk/{key}/{}", name(rendered)).to_ascii_lowercase();
+        let repository = format!("catwalk/{}/{}", release.calico, name(rendered)).to_ascii_lowercase();
         let own = format!("{repository}:{}", self.ledger.run());
         self.ledger
             .enter(Owned::Image, &own)
             .map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))?;
         self.engine.tag(&wanted, &repository, &self.ledger.run().to_string()).await?;
-        archive.digests.insert(wanted.clone(), self.engine.image(&wanted).await?.unwrap_or_default());
         archive.stand_for.insert(normalized(rendered), own.clone());
         Ok(Some(own))
     }
 
-    async fn pulled(&self, wanted: &str, rendered: &str) -> Result<(), NoEnvironment> {
-        if self.engine.image(wanted).await?.is_some() {
-            return Ok(());
-        }
-        let pulled = self.engine.pull(&self.ledger, wanted, &self.info.platform).await;
-        pulled.map_err(|e| Substitutes::not_pulled(e, wanted, rendered))
+    async fn pulled(&self, wanted: &str, rendered: &str, candidate: bool) -> Result<String, NoEnvironment> {
+        let may_have_moved = candidate || wanted != rendered;
+        let digest = self.engine.have(&self.ledger, &self.info, wanted, may_have_moved).await;
+        digest.map_err(|e| Substitutes::not_pulled(e, wanted, rendered))
     }
 }
 

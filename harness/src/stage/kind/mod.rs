@@ -35,7 +35,7 @@ use super::{NoEnvironment, Provisioned, Stage, Substitutes, api, extras, program
 use crate::environment::{About, LookError};
 use crate::owner::Ledger;
 use crate::progress::Teller;
-use crate::report::BUILT_HERE;
+use crate::report::not_as_pulled;
 use crate::timing::Stopwatch;
 
 /// What the stage is told.
@@ -139,11 +139,11 @@ impl Kind {
         teller: &Teller,
         stopwatch: &Stopwatch,
     ) {
-        let built_here = env.provenance.values().any(|digest| digest.ends_with(BUILT_HERE));
+        let built_here = env.provenance.values().any(|digest| not_as_pulled(digest));
         if built_here && !self.options.standin {
             let calico = &env.about.calico;
             lock(&self.not_covered).insert(format!(
-                "Calico {calico} as published: some of its images were built locally, not pulled (see provenance)"
+                "Calico {calico} as published: some of its images are not known to be as pulled (see provenance)"
             ));
         }
         if self.options.cni == Cni::Calico {
@@ -377,7 +377,7 @@ impl Stage for Kind {
         Vec::new()
     }
 
-    async fn reap(&self, teller: &Teller) -> Vec<String> {
-        reap::reap(&self.options.ledger, teller).await
+    async fn reap(&self, cut_off: bool, teller: &Teller) -> Vec<String> {
+        reap::reap(&self.options.ledger, cut_off, teller).await
     }
 }

@@ -9,14 +9,16 @@ use super::lock;
 use crate::owner::Ledger;
 use crate::progress::Teller;
 use crate::stage::NoEnvironment;
-use crate::stage::engine::Engine;
+use crate::stage::engine::{Engine, EngineInfo};
 use crate::stage::substitutes::{Substitutes, name};
 
 /// Where images come from, and what was had.
 pub(super) struct ImageSource {
     engine: Engine,
     ledger: Ledger,
-    platform: String,
+    info: EngineInfo,
+    /// Whether it is no release of the table that is looked at.
+    of_candidate: bool,
     substitutes: Substitutes,
     teller: Teller,
     had: Mutex<BTreeMap<String, String>>,
@@ -28,19 +30,13 @@ impl ImageSource {
     pub(super) fn new(
         engine: Engine,
         ledger: Ledger,
-        platform: String,
+        info: EngineInfo,
+        of_candidate: bool,
         substitutes: Substitutes,
         teller: Teller,
     ) -> Self {
-        Self {
-            engine,
-            ledger,
-            platform,
-            substitutes,
-            teller,
-            had: Mutex::default(),
-            asked: std::sync::Mutex::default(),
-        }
+        let (had, asked) = (Mutex::default(), std::sync::Mutex::default());
+        Self { engine, ledger, info, of_candidate, substitutes, teller, had, asked }
     }
 
     /// The reference that stands for `reference`, in the engine; pulled if it was not there.
@@ -52,14 +48,13 @@ impl ImageSource {
         if had.contains_key(&wanted) {
             return Ok(wanted);
         }
-        let mut digest = self.engine.image(&wanted).await?;
-        if digest.is_none() {
-            self.teller.tell("pulling images", &wanted);
-            let pulled = self.engine.pull(&self.ledger, &wanted, &self.platform).await;
-            pulled.map_err(|e| Substitutes::not_pulled(e, &wanted, reference))?;
-            digest = self.engine.image(&wanted).await?;
-        }
-        had.insert(wanted.clone(), digest.unwrap_or_default());
+        self.teller.tell("getting images", &wanted);
+        // A release's are what they are; Kubernetes' own too.
+        let may_have_moved =
+            wanted != reference || (self.of_candidate && !reference.starts_with("registry.k8s.io/"));
+        let digest = self.engine.have(&self.ledger, &self.info, &wanted, may_have_moved).await;
+        let digest = digest.map_err(|e| Substitutes::not_pulled(e, &wanted, reference))?;
+        had.insert(wanted.clone(), digest);
         Ok(wanted)
     }
 

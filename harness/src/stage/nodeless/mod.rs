@@ -35,7 +35,7 @@ use super::{NoEnvironment, Provisioned, Stage, Substitutes, api, extras, reap};
 use crate::environment::{About, LookError};
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
-use crate::report::BUILT_HERE;
+use crate::report::not_as_pulled;
 use crate::timing::Stopwatch;
 use environment::NodelessEnvironment;
 use images::ImageSource;
@@ -257,9 +257,9 @@ impl Nodeless {
     }
 
     fn note_what_was_built_here(&self, about: &About, provenance: &BTreeMap<String, String>) {
-        if !self.options.standin && provenance.values().any(|digest| digest.ends_with(BUILT_HERE)) {
+        if !self.options.standin && provenance.values().any(|digest| not_as_pulled(digest)) {
             lock(&self.not_covered).insert(format!(
-                "Calico {} as published: some of its images were built locally, not pulled (see provenance)",
+                "Calico {} as published: some of its images are not known to be as pulled (see provenance)",
                 about.calico
             ));
         }
@@ -305,8 +305,10 @@ impl Stage for Nodeless {
         let info = engine.info().await.map_err(one)?;
         let ledger = &self.options.ledger;
         let (mut manifests, mut files) = (BTreeMap::new(), BTreeMap::new());
+        let mut of_candidate = false;
         for about in wanted {
             let release = self.release(&about.calico).map_err(one)?;
+            of_candidate |= release.is_candidate();
             if !self.options.standin && !files.contains_key(&about.calico) {
                 teller.tell("getting Calico's manifests", &about.calico);
                 let folder = self.options.manifests.as_deref();
@@ -318,7 +320,8 @@ impl Stage for Nodeless {
         let images = ImageSource::new(
             engine.clone(),
             ledger.clone(),
-            info.platform.clone(),
+            info.clone(),
+            of_candidate,
             self.options.substitutes.clone(),
             teller.clone(),
         );
@@ -422,7 +425,7 @@ impl Stage for Nodeless {
         Vec::new()
     }
 
-    async fn reap(&self, teller: &Teller) -> Vec<String> {
-        reap::reap(&self.options.ledger, teller).await
+    async fn reap(&self, cut_off: bool, teller: &Teller) -> Vec<String> {
+        reap::reap(&self.options.ledger, cut_off, teller).await
     }
 }

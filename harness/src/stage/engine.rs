@@ -1,5 +1,6 @@
 //! The container engine: what kind's nodes and images live in.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use testcontainers::bollard::container::LogOutput;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecResults};
 use testcontainers::bollard::query_parameters::{
-    CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
 use tokio::sync::{Mutex, MutexGuard};
@@ -219,6 +220,18 @@ impl Engine {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             Err(e) => Err(failed(&format!("removing image {reference}"), &e)),
         }
+    }
+
+    /// Removes a run's images that have no name: one that was cut off in the making, or whose name went to another.
+    pub(super) async fn remove_nameless_images(&self, run: &RunId) -> Result<(), NoEnvironment> {
+        let label = vec![format!("{RUN_LABEL}={run}")];
+        let filters = HashMap::from([("label", label), ("dangling", vec!["true".to_owned()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.docker.list_images(Some(options)).await;
+        for image in images.map_err(|e| failed("listing images", &e))? {
+            self.remove_image(&image.id).await?;
+        }
+        Ok(())
     }
 
     /// The containers that are a kind cluster's nodes.

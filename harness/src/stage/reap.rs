@@ -92,7 +92,11 @@ async fn remove_from_engine(ledger: &Ledger, kind: Owned, name: &str) -> Result<
         Owned::Cluster => delete_half_made(ledger, name).await.map_err(text),
         Owned::Plane => engine().await?.remove_plane(name).await.map_err(text),
         Owned::Network => engine().await?.remove_network(name).await.map_err(text),
-        Owned::Image => engine().await?.remove_image(name).await.map_err(text),
+        Owned::Image => {
+            let engine = engine().await?;
+            engine.remove_image(name).await.map_err(text)?;
+            engine.remove_nameless_images(ledger.run()).await.map_err(text)
+        }
     }
 }
 

@@ -142,6 +142,8 @@ pub(super) struct Images {
     /// What Calico's images are called, in any release.
     names: BTreeSet<String>,
     made: Mutex<BTreeMap<String, Arc<Made>>>,
+    /// The image that makes traffic, which all archives have: made once, since the name of one goes to the next.
+    traffic: OnceCell<Result<String, NoEnvironment>>,
 }
 
 /// An archive, or why there is none; made once.
@@ -169,6 +171,7 @@ impl Images {
             substitutes: options.substitutes.clone(),
             names: names.chain(options.substitutes.images.keys().cloned()).collect(),
             made: Mutex::default(),
+            traffic: OnceCell::new(),
         }
     }
 
@@ -197,7 +200,7 @@ impl Images {
             images.push(image);
         } else {
             teller.tell("building the image that makes traffic", "");
-            archive.traffic = make(Program::Traffic).await;
+            archive.traffic = self.traffic.get_or_init(|| make(Program::Traffic)).await.clone();
             for image in archive.traffic.iter() {
                 archive.digests.insert(image.clone(), self.engine.image(image).await?.unwrap_or_default());
                 images.push(image.clone());

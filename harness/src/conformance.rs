@@ -94,7 +94,7 @@ pub fn state(reports: &[Report], knows: &Knowledge<'_>) -> Result<Statement, NoS
             };
             // A case without its environment is none, which was said.
             let Some(environment) = environment else { continue };
-            times.insert(key(case, environment), environment.about.repetition.map_or(1, |r| r.of));
+            times.insert(key(report, case, environment), environment.about.repetition.map_or(1, |r| r.of));
             if outcome == Outcome::Passed && environment.problem.is_none() {
                 claim(&mut supports, report, case, environment, knows);
                 continue;
@@ -102,7 +102,7 @@ pub fn state(reports: &[Report], knows: &Knowledge<'_>) -> Result<Statement, NoS
             // One that did not come to a verdict says nothing against another run's, but it was to hold every time.
             let says_nothing = matches!(outcome, Outcome::Passed | Outcome::Skipped | Outcome::Errored);
             if !says_nothing || environment.about.repetition.is_some() {
-                not_always.insert(key(case, environment));
+                not_always.insert(key(report, case, environment));
             }
             if !says_nothing {
                 let verdict = case.finding.as_ref().map(|f| f.judgement.verdict.to_string());
@@ -169,13 +169,18 @@ fn against(report: &Report, knows: &Knowledge<'_>) -> Vec<String> {
     rows.chain(problems).collect()
 }
 
-/// What a claim is of: a case without its repetition, on a stage, on a version of Kubernetes.
-type Key = (String, String, String);
+/// What a claim is of: a case without its repetition, on a stage, on a version of Kubernetes, with the run's flags.
+type Key = (String, String, String, Vec<String>);
 
-fn key(case: &CaseReport, environment: &EnvironmentReport) -> Key {
+fn key(report: &Report, case: &CaseReport, environment: &EnvironmentReport) -> Key {
     let about = &environment.about;
     let kubernetes = environment.provenance.get("kubernetes").cloned().unwrap_or_default();
-    (format!("{}@{}", case.scenario, about.id_of_all()), about.stage.clone(), kubernetes)
+    (
+        format!("{}@{}", case.scenario, about.id_of_all()),
+        about.stage.clone(),
+        kubernetes,
+        report.given.clone(),
+    )
 }
 
 fn claim(
@@ -189,7 +194,7 @@ fn claim(
     let scenario = knows.scenarios.iter().find(|scenario| scenario.id == case.scenario);
     let search = about.host_search.iter().map(|domain| format!("search {domain}"));
     let shown_by = case.finding.as_ref().map(|finding| finding.of.clone()).unwrap_or_default();
-    let key = key(case, environment);
+    let key = key(report, case, environment);
     let kubernetes = key.2.clone();
     supports
         .entry(key)

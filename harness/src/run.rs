@@ -105,7 +105,10 @@ pub async fn run(
             }
         }
     });
-    let cut_off = *stop.borrow() || note(&record, |report| !report.problems.is_empty());
+    let went_badly = |report: &mut Report| {
+        !report.problems.is_empty() || report.environments.iter().any(|e| e.problem.is_some())
+    };
+    let cut_off = *stop.borrow() || note(&record, went_badly);
     let reaping = {
         let stage = stage.clone();
         async move { stage.reap(cut_off, &common).await }

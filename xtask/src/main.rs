@@ -67,6 +67,8 @@ fn main() -> ExitCode {
             Ok(0)
         }
     };
+    // What still waits, as a program that is asked for a login, is not waited for.
+    runtime.shutdown_background();
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(e) => {

@@ -2,16 +2,12 @@
 
 use super::Knowledge;
 use crate::report::EnvironmentReport;
+use crate::stage::normalized;
 
-/// Where Calico's images are published (docs.tigera.io, "Configure use of your image registry").
-const PUBLISHERS: [&str; 3] = ["docker.io/calico", "quay.io/calico", "quay.io/tigera"];
+/// The project's own images, which are made where they run.
+const OWN: [&str; 2] = ["catwalk/catwalk-standin:", "catwalk/catwalk-traffic:"];
 /// The programs on whose word every verdict rests.
 const WITNESSES: [&str; 4] = ["operator", "goldmane", "whisker", "whisker-backend"];
-
-/// Whether the image is the project's own, which is made where it runs.
-pub(super) fn is_own(image: &str) -> bool {
-    image.starts_with("catwalk/catwalk-")
-}
 
 /// The images that ran there, with their digests, but for the project's own.
 pub(super) fn images(environment: &EnvironmentReport) -> impl Iterator<Item = (&str, &str)> {
@@ -19,7 +15,7 @@ pub(super) fn images(environment: &EnvironmentReport) -> impl Iterator<Item = (&
         .provenance
         .iter()
         .filter_map(|(name, digest)| Some((name.strip_prefix("image ")?, digest.as_str())))
-        .filter(|(image, _)| !is_own(image))
+        .filter(|(image, _)| !OWN.iter().any(|own| image.starts_with(own)))
 }
 
 /// Programs that are not those which the table has for the environment's release, and those of which it is not known.
@@ -32,14 +28,9 @@ pub(crate) fn foreign_programs(environment: &EnvironmentReport, knows: &Knowledg
     };
     let published = |program: &str| release.images.iter().find(|image| parts(image).0 == program);
     let foreign = images(environment).filter_map(|(image, _)| {
-        let (program, tag) = parts(image);
-        let path = image.strip_suffix(image.rsplit('/').next()?)?.trim_end_matches('/');
-        // Of Docker Hub's the registry may be left out (distribution/reference).
-        let is_published =
-            PUBLISHERS.iter().any(|by| path == *by || Some(path) == by.strip_prefix("docker.io/"));
-        let known = published(program);
-        let is_kubernetes = path == "registry.k8s.io" && known.is_none();
-        let same = is_published && known.is_some_and(|known| parts(known).1 == tag);
+        let known = published(parts(image).0);
+        let same = known.is_some_and(|known| normalized(known) == normalized(image));
+        let is_kubernetes = known.is_none() && image.starts_with("registry.k8s.io/");
         let wanted = known.map_or("none that is called so", String::as_str);
         (!same && !is_kubernetes)
             .then(|| format!("environment {id}: image {image} ran, and {} has {wanted}", about.calico))

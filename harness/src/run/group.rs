@@ -53,7 +53,9 @@ impl One<'_> {
                     teller.tell("gathering evidence and taking it down", &problem.what);
                     let evidence = self.options.evidence.as_ref().map(|folder| folder.join(group.about.id()));
                     let keep = self.options.keep != Keep::Never;
-                    let words = self.stage.abandon(&group.about, evidence.as_deref(), keep).await;
+                    // What does not go in time is left to `reap`.
+                    let abandoning = self.stage.abandon(&group.about, evidence.as_deref(), keep);
+                    let words = tokio::time::timeout(DELETION, abandoning).await.unwrap_or_default();
                     note(self.record, |report| report.kept.extend(words));
                 }
                 return;

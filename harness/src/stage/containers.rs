@@ -205,10 +205,9 @@ impl Engine {
         });
         // A task of its own: the hook blocks its thread for a lock, which may be on its way to another start; were both in
         // one task, neither would go on.
-        match AbortOnDrop(tokio::spawn(request.start())).await {
-            Ok(started) => {
-                started.map(|running| Running(ManuallyDrop::new(running))).map_err(|e| failed(&doing, &e))
-            }
+        let starting = async { request.start().await.map(|running| Running(ManuallyDrop::new(running))) };
+        match AbortOnDrop(tokio::spawn(starting)).await {
+            Ok(started) => started.map_err(|e| failed(&doing, &e)),
             Err(e) => Err(failed(&doing, &e)),
         }
     }

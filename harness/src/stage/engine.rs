@@ -1,6 +1,6 @@
 //! The container engine: what kind's nodes and images live in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub(super) struct Engine {
     api: [usize; 2],
     /// Held while a container leaves its network.
     leaving: Arc<Mutex<()>>,
+    /// Registries that did not answer: they are not asked again.
+    pub(super) silent: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What the engine says of itself.
@@ -68,9 +70,6 @@ pub(super) struct EngineInfo {
     pub root: String,
     /// Whether it runs on this machine's own kernel.
     pub local: bool,
-    /// Whether it gives only those images a registry's digest that it pulled or pushed. Podman, and Docker with
-    /// containerd's image store, give every image one (moby/moby#45122).
-    pub digests_tell: bool,
 }
 
 pub(super) fn failed(doing: &str, error: &dyn std::fmt::Display) -> NoEnvironment {
@@ -90,7 +89,7 @@ impl Engine {
         let docker = docker.negotiate_version().await.map_err(|e| no_engine(&e))?;
         let version = docker.client_version();
         let api = [version.major_version, version.minor_version];
-        Ok(Self { docker, api, leaving: Arc::default() })
+        Ok(Self { docker, api, leaving: Arc::default(), silent: Arc::default() })
     }
 
     /// The connection.
@@ -118,31 +117,34 @@ impl Engine {
             None => "amd64",
         };
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let version = self.docker.version().await.map_err(|e| failed("asking the engine what it is", &e))?;
-        let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
-        let status = info.driver_status.iter().flatten().flatten();
-        let in_containerd = status.into_iter().any(|words| words.starts_with("io.containerd."));
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
             platform: format!("linux/{arch}"),
             root: info.docker_root_dir.unwrap_or_default(),
             local: info.kernel_version.as_deref() == Some(kernel.trim()),
-            digests_tell: !is_podman && !in_containerd,
         })
     }
 
     /// An image's digest in its registry, or for one that came from none its id with a word on that; none if it is not
     /// here.
     pub(super) async fn image(&self, reference: &str) -> Result<Option<String>, NoEnvironment> {
+        let Some((id, digests)) = self.digests(reference).await? else { return Ok(None) };
+        Ok(Some(digests.into_iter().next().unwrap_or_else(|| format!("{id} {BUILT_HERE}"))))
+    }
+
+    /// An image's id, and its digests in its repository; none if it is not here.
+    pub(super) async fn digests(
+        &self,
+        reference: &str,
+    ) -> Result<Option<(String, Vec<String>)>, NoEnvironment> {
         match self.docker.inspect_image(reference).await {
             Ok(image) => {
-                let id = image.id.unwrap_or_default();
                 // One that was pulled elsewhere and got this name here did not come from this name's registry.
                 let of = |digest: &String| {
                     digest.split('@').next().is_some_and(|of| same_repository(of, reference))
                 };
-                let digest = image.repo_digests.into_iter().flatten().find(of);
-                Ok(Some(digest.unwrap_or_else(|| format!("{id} {BUILT_HERE}"))))
+                let digests = image.repo_digests.into_iter().flatten().filter(of).collect();
+                Ok(Some((image.id.unwrap_or_default(), digests)))
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(e) => Err(failed(&format!("looking for image {reference}"), &e)),

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 
 pub use manifests::{candidate, fetch_manifests};
 pub use substitutes::Substitutes;
+pub(crate) use substitutes::normalized;
 
 use crate::environment::{About, Environment};
 use crate::progress::Teller;

@@ -20,23 +20,30 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 impl Engine {
     /// Has an image, pulled if it is missing; its digest or id, as [`Engine::image`] gives it.
     ///
-    /// One that lay in the engine stays as it is, since it may be what its user built; but where it `may_have_moved`, or
-    /// the engine's digests tell nothing, its registry is asked whether it has the same.
+    /// One that lay in the engine stays as it is, since it may be what its user built. Its registry is asked whether it has
+    /// the same: that the engine knows a digest tells little, since a tag moves, every tag of an image has the digests of
+    /// all (moby/moby#45122), and Podman and containerd's image store give every image one.
     pub(super) async fn have(
         &self,
         ledger: &Ledger,
         info: &EngineInfo,
         reference: &str,
-        may_have_moved: bool,
     ) -> Result<String, NoEnvironment> {
-        let Some(digest) = self.image(reference).await? else {
+        let Some((_, digests)) = self.digests(reference).await? else {
             self.pull(ledger, reference, &info.platform).await?;
             return Ok(self.image(reference).await?.unwrap_or_default());
         };
-        let is_fixed = reference.contains('@') || !digest.contains('@');
-        let doubted = may_have_moved || !info.digests_tell;
-        let told = is_fixed || !doubted || self.registry_has(reference, &digest).await;
-        Ok(if told { digest } else { format!("{digest} {NOT_CONFIRMED}") })
+        let held = self.image(reference).await?.unwrap_or_default();
+        if digests.is_empty() || reference.contains('@') {
+            return Ok(held);
+        }
+        match self.in_registry(reference).await {
+            Some(there) => {
+                let same = digests.into_iter().find(|digest| digest.ends_with(&format!("@{there}")));
+                Ok(same.unwrap_or_else(|| format!("{held} {NOT_CONFIRMED}")))
+            }
+            None => Ok(format!("{held} {NOT_CONFIRMED}")),
+        }
     }
 
     /// Pulls an image for the platform, with the user's logins: by the `docker` program, which kind needs too.
@@ -46,13 +53,24 @@ impl Engine {
         pulled.map(|_| ()).map_err(|e| pull_failed(reference, &e.what))
     }
 
-    /// Whether the registry has that digest under that name.
-    async fn registry_has(&self, reference: &str, digest: &str) -> bool {
-        let login = login(registry(reference)).await;
-        let asking = self.docker().inspect_registry_image(reference, login);
-        let Ok(Ok(there)) = tokio::time::timeout(ASKING, asking).await else { return false };
-        let there = there.descriptor.digest.unwrap_or_default();
-        digest.split_once('@').is_some_and(|(_, here)| !here.is_empty() && here == there)
+    /// The digest that the registry has under that name, if it says so. One that does not answer is not asked again.
+    pub(super) async fn in_registry(&self, reference: &str) -> Option<String> {
+        let registry = registry(reference);
+        if self.silent.lock().await.contains(&registry) {
+            return None;
+        }
+        let asking = async {
+            let login = login(registry.clone()).await;
+            self.docker().inspect_registry_image(reference, login).await
+        };
+        match tokio::time::timeout(ASKING, asking).await {
+            Ok(Ok(there)) => there.descriptor.digest.filter(|digest| !digest.is_empty()),
+            Ok(Err(_)) => None,
+            Err(_) => {
+                self.silent.lock().await.insert(registry);
+                None
+            }
+        }
     }
 }
 

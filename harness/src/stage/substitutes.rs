@@ -53,7 +53,7 @@ fn path(reference: &str) -> &str {
 }
 
 /// A reference as containerd writes it: with its registry, and its tag (distribution/reference, "familiar names").
-pub(super) fn normalized(reference: &str) -> String {
+pub(crate) fn normalized(reference: &str) -> String {
     let path = path(reference);
     let registry = reference.strip_suffix(path).unwrap_or_default();
     let full = match (registry, path.contains('/')) {

@@ -83,18 +83,26 @@ async fn interruption() {
     }
 }
 
-/// The files of a report.
-const FILES: [&str; 5] = ["conformance.json", "report.json", "junit.xml", "summary.md", "report.html"];
-
 /// Removes an earlier run's report, and the evidence that it names; nothing else that may lie there.
 pub(crate) fn forget(folder: &Path) -> std::io::Result<()> {
-    let text = std::fs::read(folder.join("report.json")).unwrap_or_default();
-    let earlier =
-        serde_json::from_slice::<Report>(&text).map(|report| report.environments).unwrap_or_default();
-    for environment in earlier.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
+    let json = |name: &str| -> Option<serde_json::Value> {
+        serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
+    };
+    let remove = |name: &str| gone(std::fs::remove_file(folder.join(name)));
+    // It may lie there alone, where its report was taken elsewhere.
+    if json("conformance.json").is_some_and(|statement| statement.get("conformance").is_some()) {
+        remove("conformance.json")?;
+    }
+    let Some(earlier) = json("report.json").filter(|report| report.get("catwalk").is_some()) else {
+        return Ok(());
+    };
+    // One of another schema may not be read.
+    let environments =
+        serde_json::from_value::<Report>(earlier).map(|report| report.environments).unwrap_or_default();
+    for environment in environments.iter().filter(|e| e.id == e.about.id() && !e.id.contains('/')) {
         gone(std::fs::remove_dir_all(folder.join("evidence").join(&environment.id)))?;
     }
-    FILES.into_iter().try_for_each(|file| gone(std::fs::remove_file(folder.join(file))))
+    ["report.json", "junit.xml", "summary.md", "report.html"].into_iter().try_for_each(remove)
 }
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {

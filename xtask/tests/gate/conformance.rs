@@ -95,6 +95,13 @@ fn a_claim_that_no_real_case_shows_is_refused() {
         assert!(code == 1 || code == 2, "{expected}: {code}");
         assert!(said.contains(expected), "{expected}: {said}");
     }
+    // To claim less, and to admit more, is no lie.
+    let mut modest = stated.clone();
+    modest["supports"].as_array_mut().unwrap().pop();
+    modest["does_not"].as_array_mut().unwrap().push(json!("something"));
+    modest["not_covered"].as_array_mut().unwrap().push(json!("something else"));
+    let (code, said) = files.conformance(Some(&modest), &[&good]);
+    assert_eq!(code, 0, "{said}");
     // A statement that leaves out what was found otherwise.
     let known = evidence(KNOWN);
     let mut edited = files.state(&[&known]);
@@ -116,6 +123,9 @@ fn of_reports_that_show_nothing_nothing_is_stated() {
             },
             "is modelled: no Calico program ran",
         ),
+        // Each of what says so is enough.
+        (|r| r["modelled"] = json!(true), "is modelled"),
+        (|r| r["stage"] = json!("lab"), "is modelled"),
         (|r| r["environments"][0]["about"]["modelled"] = json!(true), "is modelled"),
         (|r| r["interrupted"] = json!(true), "is of an interrupted run"),
         (|r| r["catwalk"] = json!("0.0.9"), "is of Catwalk 0.0.9"),
@@ -213,7 +223,10 @@ fn what_one_run_shows_and_another_refutes_is_not_claimed() {
         let (code, said) = files.conformance(Some(&both), &reports);
         assert!(code == 1 && said.contains("no real case that passed shows its claim of"), "{said}");
     }
-    // On another Kubernetes it is another claim.
+    // With other flags, or on another Kubernetes, it is another claim.
+    let mut given = other.clone();
+    given["given"] = json!(["--node-image mine:1"]);
+    assert_eq!(of_flow(&files.state(&[&good, &given])).len(), 1);
     other["environments"][0]["provenance"]["kubernetes"] = json!("v1.31.0");
     let stated = files.state(&[&good, &other]);
     assert_eq!(of_flow(&stated).len(), 1, "{stated}");

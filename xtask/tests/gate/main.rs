@@ -379,6 +379,8 @@ fn another_image_in_place_of_a_release_s_is_refused_whatever_it_is_called() {
         ("registry.example/calico/goldmane:v3.30.1", "and v3.30.1 has calico/goldmane:v3.30.1"),
         ("docker.io/calico/goldmane@sha256:0f", "and v3.30.1 has calico/goldmane:v3.30.1"),
         ("catwalk/goldmane:v3.30.1", "and v3.30.1 has calico/goldmane:v3.30.1"),
+        ("catwalk/catwalk-goldmane:v3.30.1", "and v3.30.1 has none that is called so"),
+        ("quay.io/calico/goldmane:v3.30.1", "and v3.30.1 has calico/goldmane:v3.30.1"),
         ("registry.k8s.io/goldmane:v3.30.1", "and v3.30.1 has calico/goldmane:v3.30.1"),
         ("docker.io/other/calico/goldmane:v3.30.1", "and v3.30.1 has calico/goldmane:v3.30.1"),
     ];

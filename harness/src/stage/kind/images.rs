@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::KindOptions;
 use crate::owner::{Ledger, Owned};
 use crate::progress::Teller;
+use crate::report::NOT_CONFIRMED;
 use crate::stage::api::pods;
 use crate::stage::containers::{Network, NewContainer, pod_name};
 use crate::stage::engine::{Engine, EngineInfo};
@@ -75,21 +76,49 @@ pub(super) async fn name_substitutes(
     Ok(())
 }
 
+/// The images of Calico's pods, with what the nodes say that they are.
+pub(super) async fn running(client: &Client) -> Result<BTreeMap<String, String>, NoEnvironment> {
+    let mut images = BTreeMap::new();
+    for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE] {
+        let pods = pods(client, namespace, "").await.map_err(|e| NoEnvironment::because(e.to_string()))?;
+        for pod in pods {
+            let status = pod.status.unwrap_or_default();
+            let of_all = status.container_statuses.into_iter().chain(status.init_container_statuses);
+            let ids: BTreeMap<String, String> =
+                of_all.flatten().map(|container| (container.name, container.image_id)).collect();
+            let Some(spec) = pod.spec else { continue };
+            let all = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
+            for container in all {
+                let id = ids.get(&container.name).cloned().unwrap_or_default();
+                images.extend(container.image.map(|image| (image, id)));
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// What ran, by image: what the archive brought, and what a node had or got by itself, which nobody can vouch for.
+pub(super) fn ran(running: &BTreeMap<String, String>, archive: &Archive) -> BTreeMap<String, String> {
+    let mut ran = archive.digests.clone();
+    for (image, id) in running.iter().filter(|(image, _)| !image.starts_with("catwalk/")) {
+        let brought = archive.stand_for.contains_key(&normalized(image))
+            || archive.digests.keys().any(|known| normalized(known) == normalized(image));
+        if !brought {
+            // Another of that name in the archive is not what runs.
+            ran.retain(|known, _| name(known) != name(image));
+            ran.insert(image.clone(), format!("{id} {NOT_CONFIRMED}"));
+        }
+    }
+    ran
+}
+
 /// Holds that every image runs for which another stands is that other; which of them no pod runs.
-pub(super) async fn substituted(
-    client: &Client,
+pub(super) fn substituted(
+    running: &BTreeMap<String, String>,
     archive: &Archive,
     substitutes: &Substitutes,
 ) -> Result<Vec<String>, NoEnvironment> {
-    let mut images = BTreeSet::new();
-    for namespace in [OPERATOR_NAMESPACE, CALICO_NAMESPACE] {
-        let pods = pods(client, namespace, "").await.map_err(|e| NoEnvironment::because(e.to_string()))?;
-        for spec in pods.into_iter().filter_map(|pod| pod.spec) {
-            let all = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
-            images.extend(all.filter_map(|container| container.image));
-        }
-    }
-    held(&images, archive, substitutes)
+    held(&running.keys().cloned().collect(), archive, substitutes)
 }
 
 fn held(
@@ -252,7 +281,7 @@ impl Images {
     /// What the operator says that it would start (tigera/operator, `main.go`, `-print-images=list`), a line each.
     async fn listed(&self, calico: &str, operator: &str) -> Result<String, NoEnvironment> {
         let wanted = self.substitutes.of(operator);
-        self.pulled(&wanted, operator, false).await?;
+        self.pulled(&wanted, operator).await?;
         let failed = |why: String| {
             NoEnvironment::because(format!("asking {wanted} for its images (-print-images=list): {why}"))
         };
@@ -299,7 +328,7 @@ impl Images {
         let rendered = &needed.rendered;
         let wanted = self.substitutes.of(rendered);
         teller.tell("getting images", &wanted);
-        let digest = match self.pulled(&wanted, rendered, release.is_candidate()).await {
+        let digest = match self.pulled(&wanted, rendered).await {
             Err(_) if needed.may_be_missing => return Ok(None),
             pulled => pulled?,
         };
@@ -318,9 +347,8 @@ impl Images {
         Ok(Some(own))
     }
 
-    async fn pulled(&self, wanted: &str, rendered: &str, candidate: bool) -> Result<String, NoEnvironment> {
-        let may_have_moved = candidate || wanted != rendered;
-        let digest = self.engine.have(&self.ledger, &self.info, wanted, may_have_moved).await;
+    async fn pulled(&self, wanted: &str, rendered: &str) -> Result<String, NoEnvironment> {
+        let digest = self.engine.have(&self.ledger, &self.info, wanted).await;
         digest.map_err(|e| Substitutes::not_pulled(e, wanted, rendered))
     }
 }
@@ -378,5 +406,37 @@ mod tests {
         assert!(error.contains("calico/goldmane:v3.30.1 runs, and not mine/goldmane:dev"), "{error}");
         let idle = held(&names(&["calico/node:v3.30.1"]), &[]).unwrap();
         assert_eq!(idle, ["image goldmane=mine/goldmane:dev: no pod runs it"]);
+    }
+
+    #[test]
+    fn what_a_node_runs_counts_and_not_what_was_brought() {
+        let own = |image: &str| (image.to_owned(), format!("{image} as brought"));
+        let archive = Archive {
+            path: PathBuf::new(),
+            digests: ["calico/goldmane:v3.30.1", "calico/whisker:v3.30.1", "mine/typha:dev"].map(own).into(),
+            stand_for: BTreeMap::from([("docker.io/calico/typha:v3.30.1".to_owned(), "x".to_owned())]),
+            traffic: Err(NoEnvironment::because("none")),
+        };
+        let running = [
+            // Written otherwise.
+            ("docker.io/calico/whisker:v3.30.1", "docker.io/calico/whisker@sha256:0f"),
+            // Had by the node, from another registry than was thought.
+            ("quay.io/calico/goldmane:v3.30.1", "quay.io/calico/goldmane@sha256:0f"),
+            // By the name that another stands for.
+            ("docker.io/calico/typha:v3.30.1", "sha256:0f"),
+            ("catwalk/catwalk-traffic:0f0f0f0f", "sha256:0f"),
+            ("new/component:1", ""),
+        ];
+        let running = running.map(|(image, id)| (image.to_owned(), id.to_owned())).into();
+        let expected = BTreeMap::from([
+            own("calico/whisker:v3.30.1"),
+            own("mine/typha:dev"),
+            (
+                "quay.io/calico/goldmane:v3.30.1".to_owned(),
+                format!("quay.io/calico/goldmane@sha256:0f {NOT_CONFIRMED}"),
+            ),
+            ("new/component:1".to_owned(), format!(" {NOT_CONFIRMED}")),
+        ]);
+        assert_eq!(ran(&running, &archive), expected);
     }
 }

@@ -344,10 +344,11 @@ impl Stage for Kind {
         if let Some(image) = &self.options.node_image {
             provenance.insert("node image".to_owned(), image.clone());
         }
-        let substituted = images::substituted(&client, &archive, &self.options.substitutes).await?;
+        let running = images::running(&client).await?;
+        let substituted = images::substituted(&running, &archive, &self.options.substitutes)?;
         lock(&self.not_covered).extend(substituted);
-        provenance
-            .extend(archive.digests.iter().map(|(image, digest)| (format!("image {image}"), digest.clone())));
+        let ran = images::ran(&running, &archive);
+        provenance.extend(ran.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
         let env = KindEnvironment {
             about: about.clone(),
             cluster: cluster.clone(),

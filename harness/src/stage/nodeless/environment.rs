@@ -42,9 +42,6 @@ pub(super) struct NodelessEnvironment {
 /// The longest wait for the end of the rendering before what was not delivered is looked at again.
 const REST: Duration = Duration::from_secs(45);
 
-/// The longest that ending a domain's pods may take.
-const END: Duration = Duration::from_secs(120);
-
 impl NodelessEnvironment {
     /// Something of what runs.
     async fn of<T>(&self, what: &str, get: impl FnOnce(&Live) -> Option<T>) -> Result<T, LookError> {
@@ -210,10 +207,7 @@ impl Provisioned for NodelessEnvironment {
 
     async fn finish(&self) -> Result<(), String> {
         let Some(live) = self.live.lock().await.take() else { return Ok(()) };
-        // An engine that stands still answers none of its many requests.
-        let ended = tokio::time::timeout(END, live.end()).await;
-        let late = |_| format!("the pods are not gone within {} s", END.as_secs());
-        let plane = ended.map_err(late)?.map_err(|e| e.to_string())?;
+        let plane = live.end().await.map_err(|e| e.to_string())?;
         self.pool.give_back(plane).await;
         Ok(())
     }

@@ -17,8 +17,6 @@ pub(super) struct ImageSource {
     engine: Engine,
     ledger: Ledger,
     info: EngineInfo,
-    /// Whether it is no release of the table that is looked at.
-    of_candidate: bool,
     substitutes: Substitutes,
     teller: Teller,
     had: Mutex<BTreeMap<String, String>>,
@@ -31,12 +29,11 @@ impl ImageSource {
         engine: Engine,
         ledger: Ledger,
         info: EngineInfo,
-        of_candidate: bool,
         substitutes: Substitutes,
         teller: Teller,
     ) -> Self {
         let (had, asked) = (Mutex::default(), std::sync::Mutex::default());
-        Self { engine, ledger, info, of_candidate, substitutes, teller, had, asked }
+        Self { engine, ledger, info, substitutes, teller, had, asked }
     }
 
     /// The reference that stands for `reference`, in the engine; pulled if it was not there.
@@ -49,10 +46,7 @@ impl ImageSource {
             return Ok(wanted);
         }
         self.teller.tell("getting images", &wanted);
-        // A release's are what they are; Kubernetes' own too.
-        let may_have_moved =
-            wanted != reference || (self.of_candidate && !reference.starts_with("registry.k8s.io/"));
-        let digest = self.engine.have(&self.ledger, &self.info, &wanted, may_have_moved).await;
+        let digest = self.engine.have(&self.ledger, &self.info, &wanted).await;
         let digest = digest.map_err(|e| Substitutes::not_pulled(e, &wanted, reference))?;
         had.insert(wanted.clone(), digest);
         Ok(wanted)

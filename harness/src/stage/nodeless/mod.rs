@@ -41,7 +41,7 @@ use environment::NodelessEnvironment;
 use images::ImageSource;
 use live::{Domain, Live, Watch};
 use plane::Plane;
-use pool::{Pool, end_plane, remove_plane};
+use pool::{Pool, end_plane};
 
 /// The API server's image without its version.
 const API_SERVER: &str = "registry.k8s.io/kube-apiserver";
@@ -91,6 +91,8 @@ pub struct Nodeless {
     cores: Semaphore,
     /// Environments that could not be had, until they are taken down.
     half_made: Mutex<BTreeMap<String, Live>>,
+    /// The control planes on which environments are being made, by environment.
+    serving: Mutex<BTreeMap<String, String>>,
     /// What of the pods' specifications is not carried out, by pod.
     not_carried_out: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
     not_covered: Mutex<BTreeSet<String>>,
@@ -127,6 +129,7 @@ impl Nodeless {
             pool: Arc::new(pool),
             cores: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             half_made: Mutex::default(),
+            serving: Mutex::default(),
             not_carried_out: Arc::default(),
             not_covered: Mutex::default(),
         }
@@ -153,13 +156,15 @@ impl Nodeless {
     /// A control plane of that release, in the state that it has before the operator runs.
     async fn plane(
         &self,
-        calico: &str,
+        about: &About,
         deadline: Instant,
         teller: &Teller,
         stopwatch: &Stopwatch,
     ) -> Result<Plane, NoEnvironment> {
         let shared = self.shared()?;
+        let calico = about.calico.as_str();
         if let Some(mut plane) = self.pool.take(calico).await? {
+            lock(&self.serving).insert(about.id(), plane.name.clone());
             teller.tell("clearing a control plane", "");
             if let Some(baseline) = &plane.baseline {
                 let restore = async { baseline.restore(&plane.client).await.map_err(no) };
@@ -176,9 +181,11 @@ impl Nodeless {
         teller.tell("starting a control plane", "");
         let number = self.pool.started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", self.options.ledger.run());
+        lock(&self.serving).insert(about.id(), name.clone());
         let made = self.new_plane(&name, calico, deadline, teller, stopwatch).await;
         if made.is_err() {
-            let _ = remove_plane(&shared.engine, &self.options.ledger, &name).await;
+            // The engine may still be making a container of it: `reap` strikes it out.
+            let _ = shared.engine.remove_plane(&name).await;
         }
         made
     }
@@ -305,10 +312,8 @@ impl Stage for Nodeless {
         let info = engine.info().await.map_err(one)?;
         let ledger = &self.options.ledger;
         let (mut manifests, mut files) = (BTreeMap::new(), BTreeMap::new());
-        let mut of_candidate = false;
         for about in wanted {
             let release = self.release(&about.calico).map_err(one)?;
-            of_candidate |= release.is_candidate();
             if !self.options.standin && !files.contains_key(&about.calico) {
                 teller.tell("getting Calico's manifests", &about.calico);
                 let folder = self.options.manifests.as_deref();
@@ -321,7 +326,6 @@ impl Stage for Nodeless {
             engine.clone(),
             ledger.clone(),
             info.clone(),
-            of_candidate,
             self.options.substitutes.clone(),
             teller.clone(),
         );
@@ -355,7 +359,7 @@ impl Stage for Nodeless {
         let shared = self.shared()?;
         let release = self.release(&about.calico)?;
         let deadline = Instant::now() + self.options.timeout;
-        let plane = self.plane(&about.calico, deadline, teller, stopwatch).await?;
+        let plane = self.plane(about, deadline, teller, stopwatch).await?;
         let operator = match self.manifests(&about.calico).await? {
             Some(manifests) => manifests.operator.iter().find(|object| is_deployment(object)).cloned(),
             None => None,
@@ -405,11 +409,19 @@ impl Stage for Nodeless {
             pool: self.pool.clone(),
             live: tokio::sync::Mutex::new(Some(live)),
         };
+        lock(&self.serving).remove(&about.id());
         Ok(Arc::new(env))
     }
 
     async fn abandon(&self, about: &About, evidence: Option<&Path>, keep: bool) -> Vec<String> {
-        let Some(live) = lock(&self.half_made).remove(&about.id()) else { return Vec::new() };
+        let plane = lock(&self.serving).remove(&about.id());
+        let Some(live) = lock(&self.half_made).remove(&about.id()) else {
+            // A time limit cut its making off: nobody knows more of it than its name.
+            if let (Some(plane), Ok(shared)) = (plane, self.shared()) {
+                let _ = shared.engine.remove_plane(&plane).await;
+            }
+            return Vec::new();
+        };
         if let (Some(folder), Ok(shared)) = (evidence, self.shared()) {
             // What cannot be gathered of what did not come up is no news.
             let gathering = environment::collect(&shared.engine, &live, folder);

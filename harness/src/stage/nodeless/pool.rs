@@ -6,7 +6,6 @@ use super::live::Live;
 use super::plane::Plane;
 use crate::owner::{Ledger, Owned};
 use crate::stage::NoEnvironment;
-use crate::stage::engine::Engine;
 
 /// The control planes of a run that serve no domain now.
 pub(super) struct Pool {
@@ -53,12 +52,8 @@ impl Pool {
 
 /// Ends a control plane, and strikes it out of the ledger once nothing of it is left.
 pub(super) async fn end_plane(ledger: &Ledger, plane: Plane) -> Result<(), NoEnvironment> {
-    let engine = plane.pod.engine().clone();
-    remove_plane(&engine, ledger, &plane.name).await
-}
-
-/// Removes a control plane by its owner's name rather than by what is known of it: what was half made is known to nobody.
-pub(super) async fn remove_plane(engine: &Engine, ledger: &Ledger, name: &str) -> Result<(), NoEnvironment> {
-    engine.remove_plane(name).await?;
-    ledger.strike(Owned::Plane, name).map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
+    // By its owner's name rather than by what is known of it: what was half made is known to nobody.
+    plane.pod.engine().remove_plane(&plane.name).await?;
+    let struck = ledger.strike(Owned::Plane, &plane.name);
+    struck.map_err(|e| NoEnvironment::because(format!("writing the ledger: {e}")))
 }

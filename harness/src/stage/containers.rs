@@ -1,14 +1,13 @@
 //! Containers, volumes and networks in the engine, each labelled with its owner before it exists.
 
+mod removal;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::ManuallyDrop;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures::TryStreamExt;
-use futures::future::join_all;
 use testcontainers::bollard::API_DEFAULT_VERSION;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::{
@@ -16,7 +15,7 @@ use testcontainers::bollard::models::{
     PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use testcontainers::bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::core::{IntoContainerPort, WaitFor};
@@ -39,9 +38,6 @@ pub(super) fn pod_name(plane: &str, pod: &str) -> String {
 pub(super) const PLANE_LABEL: &str = "dev.catwalk.plane";
 /// The first API in which a part of a volume can be mounted (Docker 26).
 const SUBPATH_SINCE: [usize; 2] = [1, 45];
-
-/// The pause before it is looked again whether all is removed.
-const BETWEEN_REMOVALS: Duration = Duration::from_millis(100);
 
 /// A container in the engine. It goes when it is removed, by itself or with its control plane, and not when this value
 /// does: for that testcontainers would block a thread, for minutes where the engine stands still, and it does not know
@@ -285,14 +281,6 @@ impl Engine {
         })
     }
 
-    /// Removes a network; one that is gone is removed.
-    pub(super) async fn remove_network(&self, name: &str) -> Result<(), NoEnvironment> {
-        match self.docker().remove_network(name).await {
-            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(e) => Err(failed(&format!("removing network {name}"), &e)),
-        }
-    }
-
     /// The containers that carry a label, running or not, by name.
     pub(super) async fn with_label(&self, label: &str, value: &str) -> Result<Vec<Listed>, NoEnvironment> {
         self.listed(HashMap::from([("label", vec![format!("{label}={value}")])])).await
@@ -318,51 +306,6 @@ impl Engine {
         let mut listed: Vec<Listed> = listed.collect();
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
-    }
-
-    /// Removes the containers and volumes of a control plane, until there are none.
-    pub(super) async fn remove_plane(&self, plane: &str) -> Result<(), NoEnvironment> {
-        loop {
-            let containers = self.with_label(PLANE_LABEL, plane).await?;
-            let volumes = self.volumes_of(plane).await?;
-            if containers.is_empty() && volumes.is_empty() {
-                return Ok(());
-            }
-            let none_left = containers.is_empty();
-            let (sharing, own): (Vec<_>, Vec<_>) = containers.into_iter().partition(|c| c.shares_network);
-            join_all(sharing.iter().map(|container| self.remove_container(&container.name)))
-                .await
-                .into_iter()
-                .collect::<Result<(), _>>()?;
-            for container in own {
-                self.remove_from_network(&container.name).await?;
-            }
-            let removed = self.remove_volumes(&Vec::from_iter(volumes)).await;
-            // A container that somebody else was removing may have had one a moment longer.
-            if none_left {
-                removed?;
-            }
-            tokio::time::sleep(BETWEEN_REMOVALS).await;
-        }
-    }
-
-    /// Removes a container that is on a network itself.
-    ///
-    /// One at a time: Docker before 20.10.27 can lock itself up for good when two leave one network at once
-    /// (moby/moby#46661).
-    pub(super) async fn remove_from_network(&self, name: &str) -> Result<(), NoEnvironment> {
-        let _leaving = self.leaving().await;
-        self.remove_container(name).await
-    }
-
-    /// Removes a container, running or not; one that is gone is removed.
-    pub(super) async fn remove_container(&self, name: &str) -> Result<(), NoEnvironment> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self.docker().remove_container(name, Some(options)).await {
-            // 409: somebody else is removing it already.
-            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
-            Err(e) => Err(failed(&format!("removing container {name}"), &e)),
-        }
     }
 }
 

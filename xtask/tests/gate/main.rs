@@ -328,7 +328,7 @@ fn of_a_required_case_that_failed_the_failure_is_the_reason_and_no_second_one() 
 fn which_programs_ran_must_be_known_and_they_must_be_the_release_s() {
     let files = Files::new();
     let policy = format!("pulled_images = true\n{POLICY}");
-    let pulled = |edit: fn(&mut Value)| {
+    let pulled = |edit: &dyn Fn(&mut Value)| {
         let mut report = evidence(GOOD);
         for (name, digest) in report["environments"][0]["provenance"].as_object_mut().unwrap() {
             if let Some(image) = name.strip_prefix("image ") {
@@ -338,28 +338,39 @@ fn which_programs_ran_must_be_known_and_they_must_be_the_release_s() {
         edit(&mut report);
         files.gate(&policy, &[&bytes(&report)])
     };
-    let (code, said) = pulled(|_| {});
+    let (code, said) = pulled(&|_| {});
     assert_eq!(code, 0, "{said}");
     let unknown = "it is not known which operator ran";
     let no_operator = |report: &mut Value| {
         let provenance = report["environments"][0]["provenance"].as_object_mut().unwrap();
         provenance.retain(|name, _| !name.contains("operator:"));
     };
-    let (code, said) = pulled(no_operator);
+    let (code, said) = pulled(&no_operator);
+    assert!(code == 1 && said.contains(unknown), "{said}");
+    // Of a candidate too, though no table says which it should be.
+    let as_candidate = |report: &mut Value| {
+        *report = serde_json::from_str(&report.to_string().replace("v3.30.1", "v9.9.9-rc1")).unwrap();
+    };
+    let (code, said) = pulled(&as_candidate);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = pulled(&|report| {
+        as_candidate(report);
+        no_operator(report);
+    });
     assert!(code == 1 && said.contains(unknown), "{said}");
     // Where none ran, or the environment could not be had, other reasons say so.
-    let (code, said) = pulled(|report| {
+    let (code, said) = pulled(&|report| {
         report["modelled"] = json!(true);
         report["environments"][0]["about"]["modelled"] = json!(true);
         report["environments"][0]["provenance"] = json!({});
     });
     assert!(code == 1 && said.contains("is modelled") && !said.contains(unknown), "{said}");
-    let (code, said) = pulled(|report| {
+    let (code, said) = pulled(&|report| {
         report["environments"][0]["problem"] = json!("no cluster");
         report["environments"][0]["provenance"] = json!({});
     });
     assert!(code == 1 && said.contains("no cluster") && !said.contains(unknown), "{said}");
-    let (code, said) = pulled(|report| {
+    let (code, said) = pulled(&|report| {
         let provenance = report["environments"][0]["provenance"].as_object_mut().unwrap();
         for digest in provenance.values_mut().filter(|digest| digest.as_str().unwrap().contains('@')) {
             *digest = json!(format!("{} (not confirmed by its registry)", digest.as_str().unwrap()));

@@ -7,6 +7,7 @@ mod forward;
 mod images;
 mod placement;
 mod preflight;
+mod ran;
 mod ready;
 mod traffic;
 
@@ -344,10 +345,10 @@ impl Stage for Kind {
         if let Some(image) = &self.options.node_image {
             provenance.insert("node image".to_owned(), image.clone());
         }
-        let running = images::running(&client).await?;
-        let substituted = images::substituted(&running, &archive, &self.options.substitutes)?;
+        let running = ran::running(&client).await?;
+        let substituted = ran::substituted(&running, &archive, &self.options.substitutes)?;
         lock(&self.not_covered).extend(substituted);
-        let ran = images::ran(&running, &archive);
+        let ran = ran::ran(&running, &archive);
         provenance.extend(ran.into_iter().map(|(image, digest)| (format!("image {image}"), digest)));
         let env = KindEnvironment {
             about: about.clone(),
